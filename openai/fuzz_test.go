@@ -1,0 +1,237 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+
+	"bulkhead/fault"
+)
+
+// FuzzScan checks, for each body that is accepted, that what goes upstream scans
+// again, has the new model, and is the same but for what was edited; and that
+// encoding/json, which takes the last of duplicates and ignores case, reads the
+// same model.
+func FuzzScan(f *testing.F) {
+	for _, body := range []string{
+		`{"model":"m","stream":true,"stream_options":null,"messages":[{"role":"user","content":"x"}]}`,
+		`{"stream_options":{"a":1},"stream":true,"model":"\u006d","messages":[{"role":"user","content":[{"type":"text","text":"\ud83d\ude00"}]}],"z":1e999}`,
+		`{"model":"m","messages":[{"role":"user"}],"max_tokens":5,"max_completion_tokens":7,"n":2}`,
+		`{"model":"m","input":[[1,2],[3]],"encoding_format":"float","dimensions":3}`,
+		`{"input":[{"type":"text","text":"x"}]}`,
+		`{"model":"m","prompt":["a","b"],"best_of":3,"stream":true,"stream_options":{}}`,
+		`{"model":"a","mod\u0065l":"b"}`,
+		`{"model":"m","Model":"n","input":"x"}`,
+	} {
+		for e := Chat; e <= Moderations; e++ {
+			f.Add(uint8(e), []byte(body))
+		}
+	}
+	form := UpstreamForm{Model: "up/stream", IncludeUsage: true, EncodingFormat: "base64", MaxOutput: 3}
+	f.Fuzz(func(t *testing.T, endpoint uint8, body []byte) {
+		e := Endpoint(endpoint%4 + 1)
+		var r Request
+		kept := bytes.Clone(body)
+		err := r.Scan(e, body)
+		if !bytes.Equal(body, kept) {
+			t.Fatal("Scan changed the body")
+		}
+		if err != nil {
+			if !fault.Is(err, fault.Invalid) {
+				t.Fatalf("the error is no fault of the client: %v", err)
+			}
+			return
+		}
+		if !utf8.Valid(body) || r.TextBytes < 0 || r.TextBytes > int64(len(body)) || r.N < 1 || r.MaxOutput < 0 {
+			t.Fatalf("impossible: %+v", r)
+		}
+		var plain struct{ Model *string }
+		if json.Unmarshal(body, &plain) == nil && plain.Model != nil && *plain.Model != r.Model {
+			t.Fatalf("model %q, encoding/json reads %q", r.Model, *plain.Model)
+		}
+		if same := r.AppendUpstream(nil, UpstreamForm{Model: r.Model}); !bytes.Equal(same, body) {
+			t.Fatalf("no change, yet %q", same)
+		}
+		out := r.AppendUpstream(nil, form)
+		var again Request
+		if err := again.Scan(e, out); err != nil {
+			t.Fatalf("%q does not scan: %v", out, err)
+		}
+		generates := e == Chat || e == Completions
+		switch {
+		case again.Model != form.Model,
+			generates && (again.MaxOutput < 1 || again.MaxOutput > form.MaxOutput),
+			generates && r.Stream && !again.IncludeUsage,
+			e == Embeddings && again.EncodingFormat != "base64",
+			again.TextBytes != r.TextBytes, again.Messages != r.Messages, again.User != r.User:
+			t.Fatalf("%q became %q: %+v", body, out, again)
+		}
+		if !reflect.DeepEqual(unedited(t, body), unedited(t, out)) {
+			t.Fatalf("%q became %q", body, out)
+		}
+	})
+}
+
+// unedited decodes body without the members FuzzScan's form may change.
+func unedited(t *testing.T, body []byte) map[string]any {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var m map[string]any
+	if err := d.Decode(&m); err != nil {
+		t.Fatalf("encoding/json does not read what was accepted: %v", err)
+	}
+	if o, ok := m["stream_options"].(map[string]any); ok {
+		delete(o, "include_usage")
+		if len(o) == 0 {
+			delete(m, "stream_options")
+		}
+	} else {
+		delete(m, "stream_options")
+	}
+	for _, k := range []string{"model", "encoding_format", "max_tokens", "max_completion_tokens"} {
+		delete(m, k)
+	}
+	return m
+}
+
+// FuzzEventReader checks that events do not depend on how the bytes arrive.
+func FuzzEventReader(f *testing.F) {
+	f.Add("data: a\n\n: c\r\n\r\ndata: b\rdata: c\r\r", 0)
+	f.Add("\xEF\xBB\xBFevent: x\ndata\n\n\r\n\r", 12)
+	f.Add("data: 0123456789\r\n\r\ndata: [DONE]", 16)
+	f.Fuzz(func(t *testing.T, stream string, limit int) {
+		limit &= 63
+		whole := events(strings.NewReader(stream), limit)
+		if got := events(iotest.OneByteReader(strings.NewReader(stream)), limit); got != whole {
+			t.Fatalf("%q by bytes\n%swhole\n%s", stream, got, whole)
+		}
+		if got := events(iotest.HalfReader(strings.NewReader(stream)), limit); got != whole {
+			t.Fatalf("%q by halves\n%swhole\n%s", stream, got, whole)
+		}
+		e := NewEventReader(strings.NewReader(stream), limit)
+		for {
+			ev, err := e.Next()
+			if err == io.EOF || err == io.ErrUnexpectedEOF || err == ErrEventTooLarge {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.Data == nil {
+				continue
+			}
+			written := AppendEvent(nil, string(ev.Name), ev.Data)
+			back, err := NewEventReader(bytes.NewReader(written), 0).Next()
+			if err != nil || !bytes.Equal(back.Data, ev.Data) || !bytes.Equal(back.Name, ev.Name) {
+				t.Fatalf("%q written is %q and reads %q %q, %v", ev.Raw, written, back.Name, back.Data, err)
+			}
+		}
+	})
+}
+
+// FuzzParseError checks that any body gives texts a client can be shown.
+func FuzzParseError(f *testing.F) {
+	f.Add([]byte(`{"error":{"message":"no","code":1}}`))
+	f.Add([]byte(`[{"error":{"details":[{"reason":"x"}]}}]`))
+	f.Add([]byte(`{"detail":[{"loc":["body",1e300],"msg":"x"}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		e := ParseError(body)
+		if len(e.Message) > maxMessage || !utf8.ValidString(e.Message) {
+			t.Fatalf("message %q", e.Message)
+		}
+		out := AppendError(nil, string(body), e.Type, e.Param, e.Code)
+		if !json.Valid(out) || bytes.ContainsAny(out, "\r\n") {
+			t.Fatalf("the envelope is not one line of JSON: %q", out)
+		}
+		if back := ParseError(AppendError(nil, e.Message, e.Type, e.Param, e.Code)); e.Message != "" && back != e {
+			t.Fatalf("%+v came back as %+v", e, back)
+		}
+	})
+}
+
+// FuzzConvertEmbeddings checks that a body that can be made base64 can be made
+// floats and base64 again, the same both times, as valid JSON.
+func FuzzConvertEmbeddings(f *testing.F) {
+	f.Add([]byte(`{"data":[{"embedding":[1,-0.5,1e-45,3.4e38]},{"embedding":"AACAPw=="}]}`))
+	f.Add([]byte(`{"data":[{"embedding":[ ]}],"x":[1]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		coded, err := ConvertEmbeddings(nil, body, "base64")
+		if err != nil {
+			return
+		}
+		if json.Valid(body) && !json.Valid(coded) {
+			t.Fatalf("%q became %q", body, coded)
+		}
+		floats, err := ConvertEmbeddings(nil, coded, "float")
+		if err != nil {
+			return // the body's own strings need not be vectors
+		}
+		again, err := ConvertEmbeddings(nil, floats, "base64")
+		if err != nil {
+			t.Fatalf("%q: %v", floats, err)
+		}
+		if !reflect.DeepEqual(vectors(coded), vectors(again)) {
+			t.Fatalf("%q became %q", coded, again)
+		}
+	})
+}
+
+// vectors returns the decoded embeddings of a base64 answer, empty ones as nil.
+func vectors(body []byte) [][]byte {
+	var answer struct {
+		Data []struct {
+			Embedding string `json:"embedding"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return nil // names that come twice with different kinds
+	}
+	var all [][]byte
+	for _, d := range answer.Data {
+		v, _ := base64.StdEncoding.DecodeString(d.Embedding)
+		all = append(all, append([]byte(nil), v...))
+	}
+	return all
+}
+
+// FuzzScanChunk checks that removing the usage gives JSON that is the same but
+// for it, and that usage is in bounds.
+func FuzzScanChunk(f *testing.F) {
+	f.Add([]byte(`{"model":"m","choices":[{"delta":{"content":"a\u00e9"}}],"usage":null}`))
+	f.Add([]byte(`{"usage":{"prompt_tokens":1,"completion_tokens_details":{"reasoning_tokens":2}} , "choices":[]}`))
+	f.Add([]byte(`{"error":{"message":"x"},"choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}]}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c := Chunk{Model: "old"}
+		kept := bytes.Clone(data)
+		err := ScanChunk(data, &c)
+		if !bytes.Equal(data, kept) {
+			t.Fatal("ScanChunk changed the data")
+		}
+		if err != nil {
+			return
+		}
+		if c.Usage.Input < 0 || c.Usage.Input > maxCount || c.TextBytes < 0 || c.TextBytes > 3*int64(len(data)) {
+			t.Fatalf("impossible: %+v", c)
+		}
+		var before, after map[string]any
+		if json.Unmarshal(data, &before) != nil {
+			return // numbers beyond float64
+		}
+		out := AppendWithoutUsage(nil, data, &c)
+		if err := json.Unmarshal(out, &after); err != nil {
+			t.Fatalf("%q became %q: %v", data, out, err)
+		}
+		_, had := before["usage"]
+		delete(before, "usage")
+		if had == c.UsageSpan.Empty() || !reflect.DeepEqual(before, after) {
+			t.Fatalf("%q became %q", data, out)
+		}
+	})
+}

@@ -1,0 +1,240 @@
+package openai
+
+import (
+	"strconv"
+
+	"bulkhead/fault"
+)
+
+var (
+	messageNames = []string{"role", "content"}
+	partNames    = []string{"type", "text"}
+)
+
+// messages reads the messages of a chat.
+func (r *Request) messages() error {
+	if r.s.peek() != '[' {
+		return r.wrongKind("messages", "an array")
+	}
+	if err := r.s.open(); err != nil {
+		return err
+	}
+	start := r.s.offset() - 1
+	for {
+		more, err := r.s.more()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		if r.Messages >= MaxMessages {
+			return fault.Field("messages", "messages has more than %d items", MaxMessages)
+		}
+		if err := r.message(r.Messages); err != nil {
+			return err
+		}
+		r.Messages++
+	}
+	if r.Messages == 0 {
+		return fault.Field("messages", "messages must not be empty")
+	}
+	r.MessagesSpan = Span{start, r.s.offset()}
+	return nil
+}
+
+func messageParam(i int, field string) string {
+	p := "messages[" + strconv.Itoa(i) + "]"
+	if field != "" {
+		p += "." + field
+	}
+	return p
+}
+
+// message reads message i. What it holds beside role and content (tool calls,
+// names, a vendor's reasoning) is read by the model too and counts as it stands.
+func (r *Request) message(i int) error {
+	if r.s.peek() != '{' {
+		return r.wrongKind(messageParam(i, ""), "an object")
+	}
+	if err := r.s.open(); err != nil {
+		return err
+	}
+	var hasRole, user bool
+	var content Span
+	for {
+		name, ok, err := r.s.name()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if err := checkName(name, messageNames); err != nil {
+			return within(err, messageParam(i, ""))
+		}
+		switch string(name) {
+		case "role":
+			hasRole = true
+			user, err = r.role(i)
+		case "content":
+			content, err = r.content(i)
+		default:
+			err = r.rawText()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !hasRole {
+		return fault.Field(messageParam(i, "role"), "%s is required", messageParam(i, "role"))
+	}
+	if user {
+		r.LastUser = content
+	}
+	return nil
+}
+
+// within puts path before the field that err, of checkName, names.
+func within(err error, path string) error {
+	e := fault.As(err)
+	if e.Param == "" {
+		e.Param = path
+	} else {
+		e.Param = path + "." + e.Param
+	}
+	return e
+}
+
+func (r *Request) role(i int) (user bool, err error) {
+	if r.s.peek() != '"' {
+		return false, r.wrongKind(messageParam(i, "role"), "a string")
+	}
+	raw, _, err := r.s.scalar()
+	if err != nil {
+		return false, err
+	}
+	switch string(unquote(raw)) {
+	case "user":
+		return true, nil
+	case "developer", "system", "assistant", "tool", "function":
+		return false, nil
+	}
+	return false, fault.Field(messageParam(i, "role"),
+		"%s must be one of developer, system, user, assistant, tool, function", messageParam(i, "role"))
+}
+
+// content reads a message's content: text, null, or parts. The span of null is
+// empty.
+func (r *Request) content(i int) (Span, error) {
+	switch r.s.peek() {
+	case '"':
+		raw, at, err := r.s.scalar()
+		if err == nil {
+			r.TextBytes += textLen(raw)
+		}
+		return at, err
+	case 'n':
+		_, _, err := r.s.scalar()
+		return Span{}, err
+	case '[':
+	default:
+		return Span{}, r.wrongKind(messageParam(i, "content"), "a string, null or an array of parts")
+	}
+	if err := r.s.open(); err != nil {
+		return Span{}, err
+	}
+	start := r.s.offset() - 1
+	for j := 0; ; j++ {
+		more, err := r.s.more()
+		if err != nil {
+			return Span{}, err
+		}
+		if !more {
+			return Span{start, r.s.offset()}, nil
+		}
+		item := func() string { return messageParam(i, "content") + "[" + strconv.Itoa(j) + "]" }
+		if r.s.peek() != '{' {
+			return Span{}, r.wrongKind(item(), "an object")
+		}
+		if err := r.part(item); err != nil {
+			return Span{}, err
+		}
+	}
+}
+
+// part reads one part of a content, which the caller has peeked to be an object.
+// Text counts whatever the part's type says; the rest of a part is data (an
+// image, a file) that is counted by piece, or, where the type is unknown, bytes.
+func (r *Request) part(item func() string) error {
+	if err := r.s.open(); err != nil {
+		return err
+	}
+	start := r.s.offset() - 1
+	before := r.TextBytes
+	kind := ""
+	for {
+		name, ok, err := r.s.name()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if err := checkName(name, partNames); err != nil {
+			return within(err, item())
+		}
+		switch string(name) {
+		case "type":
+			kind, err = r.partType(item)
+		case "text", "refusal":
+			if r.s.peek() != '"' {
+				return r.wrongKind(item()+"."+string(name), "a string")
+			}
+			err = r.countText()
+		default:
+			_, err = r.s.skip()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch kind {
+	case "":
+		return fault.Field(item()+".type", "%s.type is required", item())
+	case "text", "refusal":
+	case "image_url":
+		r.Images++
+	case "input_audio":
+		r.Audios++
+	case "file":
+		r.Files++
+	default:
+		r.TextBytes = before + int64(r.s.offset()-start)
+	}
+	return nil
+}
+
+// partType returns the type if it is a known one, "other" otherwise.
+func (r *Request) partType(item func() string) (string, error) {
+	if r.s.peek() != '"' {
+		return "", r.wrongKind(item()+".type", "a string")
+	}
+	raw, _, err := r.s.scalar()
+	if err != nil {
+		return "", err
+	}
+	switch string(unquote(raw)) {
+	case "text":
+		return "text", nil
+	case "refusal":
+		return "refusal", nil
+	case "image_url":
+		return "image_url", nil
+	case "input_audio":
+		return "input_audio", nil
+	case "file":
+		return "file", nil
+	}
+	return "other", nil
+}

@@ -1,0 +1,127 @@
+package openai
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// UpstreamForm is what the body for the upstream must say. A zero field leaves
+// the client's bytes as they are.
+type UpstreamForm struct {
+	Model          string // the name the upstream knows the model by
+	IncludeUsage   bool   // ask for usage in a stream, whatever the client asked
+	EncodingFormat string // embeddings only: "float" or "base64"
+
+	// MaxOutput bounds the output tokens: a larger limit of the client is
+	// lowered to it, a missing one is added as MaxOutputField (default
+	// "max_completion_tokens" for chat, "max_tokens" for completions).
+	MaxOutput      int64
+	MaxOutputField string
+
+	// MaxTokensOnly is for upstreams that know "max_tokens" only: the client's
+	// "max_completion_tokens", which means the same there, gets that name.
+	MaxTokensOnly bool
+}
+
+// AppendUpstream appends the body for the upstream to dst and returns it. What f
+// does not name stays byte for byte. dst must not share memory with r.Body.
+func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
+	var room [8]Edit
+	edits := room[:0]
+	if f.Model != "" && f.Model != r.Model {
+		edits = append(edits, r.modelEdit(f.Model))
+	}
+	if f.IncludeUsage && r.Stream {
+		edits = r.usageEdit(edits)
+	}
+	if f.EncodingFormat != "" && r.Endpoint == Embeddings && f.EncodingFormat != r.EncodingFormat {
+		edits = append(edits, r.setEdit(r.encodingSpan, "encoding_format", quote(f.EncodingFormat)))
+	}
+	if f.MaxTokensOnly && !r.MaxCompletionTokensSpan.Empty() && r.MaxTokensSpan.Empty() {
+		edits = append(edits, r.renameEdit(r.MaxCompletionTokensSpan, "max_completion_tokens", "max_tokens"))
+	}
+	if f.MaxOutput > 0 && (r.Endpoint == Chat || r.Endpoint == Completions) {
+		edits = r.outputEdits(edits, f.MaxOutput, f.MaxOutputField)
+	}
+	slices.SortStableFunc(edits, func(a, b Edit) int { return cmp.Compare(a.At.Start, b.At.Start) })
+	return Splice(dst, r.Body, edits)
+}
+
+func quote(s string) []byte {
+	b, _ := jsontext.AppendQuote(make([]byte, 0, len(s)+2), s) // bad UTF-8 becomes U+FFFD
+	return b
+}
+
+// setEdit replaces the value at, or adds the member where at is empty.
+func (r *Request) setEdit(at Span, name string, value []byte) Edit {
+	if !at.Empty() {
+		return Edit{At: at, With: value}
+	}
+	with := append(quote(name), ':')
+	with = append(append(with, value...), ',')
+	return Edit{At: Span{r.afterBrace, r.afterBrace}, With: with} // the object has members: the input at least
+}
+
+// renameEdit gives the member with that value another name. Between a name and
+// its value stand only a colon and space, and names are not escaped (Scan), so
+// the last occurrence before the value is the name.
+func (r *Request) renameEdit(value Span, from, to string) Edit {
+	quoted := quote(from)
+	at := bytes.LastIndex(r.Body[:value.Start], quoted)
+	if at < 0 {
+		panic("BUG: the member " + from + " has no name")
+	}
+	return Edit{At: Span{at, at + len(quoted)}, With: quote(to)}
+}
+
+func (r *Request) modelEdit(name string) Edit {
+	return r.setEdit(r.ModelSpan, "model", quote(name))
+}
+
+// usageEdit sets stream_options.include_usage and keeps the other options.
+func (r *Request) usageEdit(edits []Edit) []Edit {
+	const option, member = `"include_usage":true`, `{"include_usage":true}`
+	inner := Span{r.StreamOptions.Start + 1, r.StreamOptions.Start + 1}
+	switch {
+	case r.IncludeUsage:
+		return edits
+	case !r.nullStreamOptions.Empty():
+		return append(edits, Edit{At: r.nullStreamOptions, With: []byte(member)})
+	case r.StreamOptions.Empty():
+		at := Span{r.StreamSpan.End, r.StreamSpan.End}
+		return append(edits, Edit{At: at, With: []byte(`,"stream_options":` + member)})
+	case !r.includeUsageSpan.Empty():
+		return append(edits, Edit{At: r.includeUsageSpan, With: []byte("true")})
+	case r.emptyOptions:
+		return append(edits, Edit{At: inner, With: []byte(option)})
+	}
+	return append(edits, Edit{At: inner, With: []byte(option + ",")})
+}
+
+func (r *Request) outputEdits(edits []Edit, limit int64, field string) []Edit {
+	value := strconv.AppendInt(nil, limit, 10)
+	if r.MaxOutput == 0 {
+		if field == "" {
+			field = "max_tokens"
+			if r.Endpoint == Chat {
+				field = "max_completion_tokens"
+			}
+		}
+		at := r.MaxTokensSpan // of a null, or empty
+		if field == "max_completion_tokens" {
+			at = r.MaxCompletionTokensSpan
+		}
+		return append(edits, r.setEdit(at, field, value))
+	}
+	if r.maxTokens > limit {
+		edits = append(edits, Edit{At: r.MaxTokensSpan, With: value})
+	}
+	if r.maxCompletion > limit {
+		edits = append(edits, Edit{At: r.MaxCompletionTokensSpan, With: value})
+	}
+	return edits
+}
