@@ -1,0 +1,24 @@
+package ledger
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"time"
+)
+
+// The digits of base32hex (RFC 4648, section 7), in lower case: they sort like
+// the bytes they stand for.
+var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
+
+// NewAttemptID returns the id of an attempt: "att_" and 29 letters and digits,
+// of which the first part is the time in microseconds, so that new rows stand
+// at the end of an index, and 80 bits are random, so that nobody guesses one.
+func NewAttemptID() string {
+	var raw [18]byte
+	binary.BigEndian.PutUint64(raw[:8], uint64(time.Now().UnixMicro()))
+	rand.Read(raw[8:]) // never fails: see crypto/rand
+	id := [4 + 29]byte{'a', 't', 't', '_'}
+	idEncoding.Encode(id[4:], raw[:])
+	return string(id[:])
+}
