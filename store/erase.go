@@ -1,0 +1,95 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"bulkhead/fault"
+	"bulkhead/tenant"
+)
+
+// companyTable is a table with a company's content.
+type companyTable struct {
+	name         string
+	empty, count statement
+}
+
+// companyTables are the tables that erasing a company empties, in an order in
+// which none is referred to by a later one. The table company is the only
+// other one with a company's rows: its row stays as the tombstone.
+var companyTables = []companyTable{
+	{"entry",
+		statement{"entry_empty", `DELETE FROM entry WHERE company_id = $1`},
+		statement{"entry_count", `SELECT count(*) FROM entry WHERE company_id = $1`}},
+	{"api_key",
+		statement{"api_key_empty", `DELETE FROM api_key WHERE company_id = $1`},
+		statement{"api_key_count", `SELECT count(*) FROM api_key WHERE company_id = $1`}},
+	{"service_account",
+		statement{"service_account_empty", `DELETE FROM service_account WHERE company_id = $1`},
+		statement{"service_account_count", `SELECT count(*) FROM service_account WHERE company_id = $1`}},
+	{"model_limit",
+		statement{"model_limit_empty", `DELETE FROM model_limit WHERE company_id = $1`},
+		statement{"model_limit_count", `SELECT count(*) FROM model_limit WHERE company_id = $1`}},
+	{"project",
+		statement{"project_empty", `DELETE FROM project WHERE company_id = $1`},
+		statement{"project_count", `SELECT count(*) FROM project WHERE company_id = $1`}},
+	{"route",
+		statement{"route_empty", `DELETE FROM route WHERE company_id = $1`},
+		statement{"route_count", `SELECT count(*) FROM route WHERE company_id = $1`}},
+	{"credential",
+		statement{"credential_empty", `DELETE FROM credential WHERE company_id = $1`},
+		statement{"credential_count", `SELECT count(*) FROM credential WHERE company_id = $1`}},
+	{"data_key",
+		statement{"data_key_empty", `DELETE FROM data_key WHERE company_id = $1`},
+		statement{"data_key_count", `SELECT count(*) FROM data_key WHERE company_id = $1`}},
+	{"audit", // only while the company's status is erasing: see the trigger
+		statement{"audit_empty", `DELETE FROM audit WHERE company_id = $1`},
+		statement{"audit_count", `SELECT count(*) FROM audit WHERE company_id = $1`}},
+}
+
+var companyTombstoned = statement{"company_tombstoned",
+	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4
+	WHERE company_id = $1`}
+
+// EraseCompany implements web.Registry. The audit rows go with the company;
+// what stays is the operator's act and the tombstone with the counts.
+func (db *DB) EraseCompany(ctx context.Context, a tenant.Act, s tenant.Scope) (map[string]int64, error) {
+	removed := map[string]int64{}
+	err := db.policy(ctx, s.ID().String(), a.Actor(), func(t *tx) error {
+		t.act = true
+		switch c, err := t.companyInfo(t.company); {
+		case err != nil:
+			return err
+		case c.Status != tenant.Erasing:
+			return fault.New(fault.Conflict, "The company must be set to %q before it is erased.", tenant.Erasing)
+		}
+		for _, table := range companyTables {
+			n, err := t.exec(table.empty)
+			if err != nil {
+				return err
+			}
+			removed[table.name] = n
+		}
+		for _, table := range companyTables {
+			var left int64
+			if err := t.one(table.count, []any{&left}); err != nil {
+				return err
+			}
+			if left != 0 {
+				return fmt.Errorf("table %s still has %d rows of the company", table.name, left)
+			}
+		}
+		generation, err := t.bump()
+		if err != nil {
+			return err
+		}
+		return must(t.exec(companyTombstoned, generation, micros(t.now), asJSON(removed)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := db.d.scrub(ctx); err != nil {
+		return removed, fmt.Errorf("the company is erased, but copies may be left in the database's files: %w", err)
+	}
+	return removed, nil
+}

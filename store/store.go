@@ -1,0 +1,145 @@
+// Package store owns all SQL of the gateway and the database it runs in: one
+// SQLite file. It keeps companies and their policy, sealed credentials, the
+// ledger and the audit log. It decides nothing: who may do what is decided
+// before a Scope reaches it.
+//
+// Two rules hold for every line of it:
+//
+//   - A statement on a company's data names the company in every table it
+//     touches (company_id = $1), and the transaction fills in $1 from the
+//     Scope it was begun with. Nobody passes a company's id by hand.
+//   - A statement is a constant that is declared once and listed in
+//     Statements. Nothing puts SQL together at run time.
+//
+// The text of the statements is for SQLite and Postgres alike: $1 placeholders,
+// ids as TEXT, times as BIGINT of microseconds since 1970 (0: never), money as
+// BIGINT of nano-USD, lists as JSON in TEXT.
+package store
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/tenant"
+)
+
+// Options say where the data is.
+type Options struct {
+	// Path is the SQLite file. Its folder is made if it is not there, for the
+	// owner only; so is the file. Nobody else may have the folder in use: main
+	// locks it.
+	Path string
+	// OnChange is called with the company's id after each commit that changed
+	// its policy, before the method that changed it returns. It must not call
+	// the store. nil is none.
+	OnChange func(companyID string)
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+// DB is the store. Its methods may be called from many goroutines; writes go
+// one after the other. A context that ends stops the statement under way, and
+// then nothing of its transaction is kept.
+type DB struct {
+	d        driver
+	o        Options
+	executed atomic.Int64
+}
+
+// Open opens the database, making it if it is not there. Call Migrate before
+// anything else.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.OnChange == nil {
+		o.OnChange = func(string) {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	d, err := openSQLite(ctx, o.Path)
+	if err != nil {
+		return nil, err
+	}
+	return &DB{d: d, o: o}, nil
+}
+
+// Close waits for what is under way and closes the database. It is safe to call twice.
+func (db *DB) Close() error { return db.d.close() }
+
+// Executed counts the statements run so far, so that a test can prove that a
+// path runs none.
+func (db *DB) Executed() int64 { return db.executed.Load() }
+
+// read runs fn in one consistent read of the company's data.
+func (db *DB) read(ctx context.Context, id tenant.ID, fn func(*tx) error) error {
+	return db.run(ctx, &tx{company: id.String()}, reading, fn)
+}
+
+// write runs fn in one transaction on the company's data.
+func (db *DB) write(ctx context.Context, s tenant.Scope, fn func(*tx) error) error {
+	return db.run(ctx, &tx{company: s.ID().String(), actor: s.Actor()}, writing, fn)
+}
+
+// change runs fn as one change of the company's policy. A company that is
+// being erased, or was, has no policy to change: tenant.ErrNotFound.
+func (db *DB) change(ctx context.Context, s tenant.Scope, fn func(*tx) error) error {
+	return db.policy(ctx, s.ID().String(), s.Actor(), func(t *tx) error {
+		if err := fn(t); err != nil {
+			return err
+		}
+		generation, err := t.bump()
+		if err != nil {
+			return err
+		}
+		return must(t.exec(companyBumped, generation))
+	})
+}
+
+// policy runs fn, which must bump the company's generation last.
+func (db *DB) policy(ctx context.Context, company, actor string, fn func(*tx) error) error {
+	t := &tx{company: company, actor: actor}
+	err := db.run(ctx, t, writing, fn)
+	if t.committing {
+		// Also when the commit reports an error: it may have happened.
+		db.o.OnChange(company)
+	}
+	return err
+}
+
+// across runs fn for an operator, whose act was recorded.
+func (db *DB) across(ctx context.Context, a tenant.Act, m mode, fn func(*tx) error) error {
+	return db.run(ctx, &tx{act: true, actor: a.Actor()}, m, fn)
+}
+
+// global runs fn on the tables that belong to no company.
+func (db *DB) global(ctx context.Context, m mode, fn func(*tx) error) error {
+	return db.run(ctx, &tx{}, m, fn)
+}
+
+func (db *DB) run(ctx context.Context, t *tx, m mode, fn func(*tx) error) error {
+	s, err := db.d.begin(ctx, m)
+	if err != nil {
+		return err
+	}
+	done := false
+	defer func() {
+		if !done {
+			s.rollback() // also when fn panics
+		}
+	}()
+	t.ctx, t.s, t.d, t.executed, t.now = ctx, s, db.d, &db.executed, db.o.Now()
+	if t.company != "" {
+		if err := s.as(ctx, t.company); err != nil {
+			return err
+		}
+	}
+	if err := fn(t); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.committing = true
+	done = true
+	return s.commit()
+}

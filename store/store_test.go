@@ -1,0 +1,66 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"bulkhead/keystore"
+	"bulkhead/keystore/keystoretest"
+	"bulkhead/ledger"
+	"bulkhead/store"
+	"bulkhead/store/storetest"
+	"bulkhead/tenant"
+	"bulkhead/tenant/tenanttest"
+	"bulkhead/web"
+)
+
+var (
+	_ tenant.Source   = (*store.DB)(nil)
+	_ tenant.Recorder = (*store.DB)(nil)
+	_ keystore.Store  = (*store.DB)(nil)
+	_ ledger.Store    = (*store.DB)(nil)
+	_ web.Registry    = (*store.DB)(nil)
+)
+
+func openSQLite(t testing.TB, onChange func(string)) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "data", "bulkhead.db"), OnChange: onChange})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func TestSQLite(t *testing.T) { storetest.Run(t, openSQLite) }
+
+// TestKeystore runs the contract of package keystore on the real store.
+func TestKeystore(t *testing.T) {
+	keystoretest.RunStore(t, func(t *testing.T) (keystore.Store, func() tenant.Scope) {
+		db := openSQLite(t, func(string) {})
+		dir := tenant.NewDirectory(db, db, tenant.NewMinter(tenanttest.Pepper), tenant.Options{})
+		return db, func() tenant.Scope {
+			t.Helper()
+			a, err := dir.Gateway().Begin(t.Context(), "company.create", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := dir.NewCompany(a, "a company")
+			if err := db.CreateCompany(t.Context(), a, tenant.NewCompany{
+				Scope:   s,
+				Project: tenant.Project{ID: "proj_1", Name: "p"},
+				Account: tenant.ServiceAccount{ID: "svc_acct_1", ProjectID: "proj_1", Name: "a"},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	})
+}

@@ -1,0 +1,304 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"bulkhead/keystore"
+	"bulkhead/ledger"
+	"bulkhead/openai"
+	"bulkhead/tenant"
+)
+
+func testDataKey(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	_, err := w.db.DataKey(w.ctx(), s)
+	wantErr(t, err, keystore.ErrNotFound)
+	for _, wrapped := range []string{"first\x00\xff", "second"} { // the second comes too late
+		got, err := w.db.PutDataKey(w.ctx(), s, []byte(wrapped))
+		must(t, err)
+		same(t, got, []byte("first\x00\xff"))
+	}
+	got, err := w.db.DataKey(w.ctx(), s)
+	must(t, err)
+	same(t, got, []byte("first\x00\xff"))
+}
+
+func testCredentials(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	_, err := w.db.Credential(w.ctx(), s, "openai")
+	wantErr(t, err, keystore.ErrNotFound)
+	c := sealed("cred_1", "openai", 1)
+	must(t, w.db.PutCredential(w.ctx(), s, c))
+	got, err := w.db.Credential(w.ctx(), s, "openai")
+	must(t, err)
+	same(t, got, c)
+	// Only the version after the one that is stored takes its place.
+	wantErr(t, w.db.PutCredential(w.ctx(), s, c), keystore.ErrConflict)
+	wantErr(t, w.db.PutCredential(w.ctx(), s, sealed("cred_1", "openai", 3)), keystore.ErrConflict)
+	wantErr(t, w.db.PutCredential(w.ctx(), s, sealed("cred_2", "openai", 2)), keystore.ErrConflict)
+	wantErr(t, w.db.PutCredential(w.ctx(), s, sealed("cred_2", "openai", 1)), keystore.ErrConflict)
+	wantErr(t, w.db.PutCredential(w.ctx(), s, sealed("cred_9", "nobody", 2)), keystore.ErrConflict)
+	c = sealed("cred_1", "openai", 2)
+	must(t, w.db.PutCredential(w.ctx(), s, c))
+	got, err = w.db.Credential(w.ctx(), s, "openai")
+	must(t, err)
+	same(t, got, c)
+
+	other := sealed("cred_0", "azure", 1)
+	other.CreatedAt = epoch.Add(time.Second)
+	must(t, w.db.PutCredential(w.ctx(), s, other))
+	list, err := w.db.Credentials(w.ctx(), s)
+	must(t, err)
+	c.Blob, other.Blob = nil, nil
+	same(t, list, []keystore.Sealed{c, other})
+	wantErr(t, w.db.DeleteCredential(w.ctx(), s, "cred_9"), keystore.ErrNotFound)
+	must(t, w.db.DeleteCredential(w.ctx(), s, "cred_1"))
+	wantErr(t, w.db.DeleteCredential(w.ctx(), s, "cred_1"), keystore.ErrNotFound)
+	same(t, w.again(s).Company().Providers, []string{"azure"})
+}
+
+// testRacingCredentials lets writers put the same version at once: one wins.
+func testRacingCredentials(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	var won, lost int
+	var mu sync.Mutex
+	for version := int64(1); version <= 3; version++ {
+		each(8, func(int) {
+			err := w.db.PutCredential(w.ctx(), s, sealed("cred_1", "openai", version))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				won++
+			case errors.Is(err, keystore.ErrConflict):
+				lost++
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	same(t, []int{won, lost}, []int{3, 21})
+}
+
+// each runs f(0) to f(n-1) at the same time.
+func each(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+func book(s tenant.Scope, entries ...ledger.Entry) (batch []ledger.Booked) {
+	for _, e := range entries {
+		batch = append(batch, ledger.Booked{Scope: s, Entry: e})
+	}
+	return batch
+}
+
+func testEntries(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	acme, _ := w.company("acme")
+	beta, _ := w.company("beta")
+	must(t, w.db.AppendEntries(w.ctx(), nil))
+	var batch []ledger.Booked
+	for i := range 5 { // companies in turn
+		e := entry(fmt.Sprint("att_", i), epoch.Add(time.Duration(i)*time.Second))
+		batch = append(batch, book(acme, e)...)
+		e.CostNano *= 10
+		batch = append(batch, book(beta, e)...)
+	}
+	f := func(s tenant.Scope, p openai.Page, from, to int, wantMore bool, times int64) {
+		t.Helper()
+		got, more, err := w.db.Entries(w.ctx(), s, p)
+		must(t, err)
+		var want []ledger.Entry
+		for i := from; i >= to; i-- {
+			e := batch[2*i].Entry
+			e.CostNano *= times
+			want = append(want, e)
+		}
+		same(t, []any{got, more}, []any{want, wantMore})
+	}
+	for range 3 { // sending a batch again changes nothing
+		must(t, w.db.AppendEntries(w.ctx(), batch))
+		f(acme, all, 4, 0, false, 1)
+		f(beta, all, 4, 0, false, 10)
+	}
+	f(acme, openai.Page{Limit: 2}, 4, 3, true, 1)
+	f(acme, openai.Page{Limit: 2, Desc: true, After: "att_3"}, 2, 1, true, 1)
+	f(acme, openai.Page{Limit: 9, After: "att_3"}, 2, 0, false, 1)
+	f(acme, openai.Page{Limit: 2, Before: "att_1"}, 3, 2, true, 1)
+
+	// All of a batch or nothing.
+	bad := entry("att_8", epoch)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("an entry without a company was taken")
+			}
+		}()
+		w.db.AppendEntries(w.ctx(), append(book(acme, entry("att_7", epoch)), ledger.Booked{Entry: bad}))
+	}()
+	f(acme, all, 4, 0, false, 1)
+	// Money and counts are whole numbers of 64 bits.
+	e := entry("att_big", epoch.Add(time.Hour))
+	e.CostNano, e.Usage.Total = 1<<62+1, 1<<53+1
+	must(t, w.db.AppendEntries(w.ctx(), book(acme, e)))
+	got, _, err := w.db.Entries(w.ctx(), acme, openai.Page{Limit: 1})
+	must(t, err)
+	same(t, got[0], e)
+}
+
+func testRanks(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	f := func(rank ledger.Rank, cost, want int64) {
+		t.Helper()
+		e := entry("att_1", epoch)
+		e.Rank, e.CostNano, e.Usage.Output, e.Outcome = rank, cost, cost, ledger.Outcome(fmt.Sprint("outcome ", cost))
+		must(t, w.db.AppendEntries(w.ctx(), book(s, e)))
+		got, _, err := w.db.Entries(w.ctx(), s, all)
+		must(t, err)
+		if len(got) != 1 {
+			t.Fatalf("%d entries", len(got))
+		}
+		same(t, []any{got[0].CostNano, got[0].Usage.Output, got[0].Outcome}, []any{want, want, fmt.Sprint("outcome ", want)})
+	}
+	f(ledger.Estimate, 10, 10)
+	f(ledger.Estimate, 20, 10) // the same rank: the first one stays
+	f(ledger.Final, 30, 30)
+	f(ledger.Final, 40, 30)
+	f(ledger.Estimate, 50, 30)
+
+	// Both ranks in one batch, in either order.
+	low, high := entry("att_2", epoch), entry("att_2", epoch)
+	low.Rank, low.CostNano, high.CostNano = ledger.Estimate, 1, 2
+	must(t, w.db.AppendEntries(w.ctx(), book(s, low, high)))
+	low.ID, high.ID = "att_3", "att_3"
+	must(t, w.db.AppendEntries(w.ctx(), book(s, high, low)))
+	got, _, err := w.db.Entries(w.ctx(), s, all)
+	must(t, err)
+	for _, e := range got[:2] {
+		same(t, e.CostNano, 2)
+	}
+}
+
+// testLateEntries books for a project and a key that are not there any more.
+func testLateEntries(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	e := entry("att_1", epoch)
+	e.ProjectID, e.KeyID = "proj_never", "key_never"
+	must(t, w.db.AppendEntries(w.ctx(), book(s, e)))
+	got, _, err := w.db.Entries(w.ctx(), s, all)
+	must(t, err)
+	same(t, got, []ledger.Entry{e})
+}
+
+// testParallel writes and reads from many goroutines. Nothing is lost and no
+// generation is given out twice.
+func testParallel(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	db := w.db
+	var scopes []tenant.Scope
+	for i := range 3 {
+		s, _ := w.company(fmt.Sprint("company ", i))
+		scopes = append(scopes, s)
+	}
+	_, before, err := db.Changes(w.ctx(), 0)
+	must(t, err)
+	const workers, rounds = 6, 10
+	each(workers, func(i int) {
+		s := scopes[i%len(scopes)]
+		for n := range rounds {
+			id := fmt.Sprint(i, "_", n)
+			if err := db.CreateProject(w.ctx(), s, tenant.Project{ID: id, Name: id, CreatedAt: epoch}); err != nil {
+				t.Error(err)
+			}
+			if err := db.AppendEntries(w.ctx(), book(s, entry(id, epoch), entry("shared", epoch))); err != nil {
+				t.Error(err)
+			}
+			if _, _, err := db.Projects(w.ctx(), s, all, true); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, s := range scopes {
+		projects, _, err := db.Projects(w.ctx(), s, all, true)
+		must(t, err)
+		entries, _, err := db.Entries(w.ctx(), s, all)
+		must(t, err)
+		same(t, []int{len(projects), len(entries)}, []int{1 + rounds*workers/3, 1 + rounds*workers/3})
+	}
+	_, after, err := db.Changes(w.ctx(), 0)
+	must(t, err)
+	same(t, after-before, workers*rounds)
+}
+
+func testCancelled(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	ctx, cancel := context.WithCancel(w.ctx())
+	cancel()
+	before := w.db.Executed()
+	wantErr(t, w.db.CreateProject(ctx, s, tenant.Project{ID: "p", Name: "p"}), context.Canceled)
+	wantErr(t, w.db.AppendEntries(ctx, book(s, entry("att_1", epoch))), context.Canceled)
+	_, _, err := w.db.Projects(ctx, s, all, true)
+	wantErr(t, err, context.Canceled)
+	same(t, w.db.Executed(), before)
+	// In the middle of things: each either happened or did not, and the store works on.
+	for i := range 30 {
+		ctx, cancel := context.WithTimeout(w.ctx(), time.Duration(i)*50*time.Microsecond)
+		id := fmt.Sprint("p", i)
+		err := w.db.CreateProject(ctx, s, tenant.Project{ID: id, Name: id})
+		cancel()
+		_, found := w.db.Project(w.ctx(), s, id)
+		if (err == nil) != (found == nil) {
+			t.Errorf("CreateProject says %v, Project says %v", err, found)
+		}
+	}
+	must(t, w.db.CreateProject(w.ctx(), s, tenant.Project{ID: "p", Name: "p"}))
+}
+
+// testWarm checks that a key that was seen before costs no statement.
+func testWarm(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	_, values := w.company("acme")
+	for _, value := range values {
+		_, err := w.Authenticate(w.ctx(), []byte(value))
+		must(t, err)
+	}
+	before := w.db.Executed()
+	if before == 0 {
+		t.Error("nothing was counted")
+	}
+	for range 10 {
+		for _, value := range values {
+			_, err := w.Authenticate(w.ctx(), []byte(value))
+			must(t, err)
+		}
+	}
+	same(t, w.db.Executed(), before)
+}
+
+func testClosed(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	must(t, w.db.Close())
+	must(t, w.db.Close())
+	if _, err := w.db.Project(w.ctx(), s, firstProject); err == nil {
+		t.Error("a closed store answers")
+	}
+	if err := w.db.DeleteRoute(w.ctx(), s, "x"); err == nil {
+		t.Error("a closed store writes")
+	}
+}

@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/tenant"
+)
+
+// driver is one kind of database. What is below it knows nothing of companies;
+// what is above it knows nothing of the kind.
+type driver interface {
+	// begin waits for a connection and begins a transaction.
+	begin(ctx context.Context, m mode) (session, error)
+	// classify returns which of the errors below err is, or err itself.
+	classify(err error) error
+	// scrub overwrites what deleted rows have left behind, as far as the
+	// database can.
+	scrub(ctx context.Context) error
+	// kind is the folder of the migrations that only this kind of database has.
+	kind() string
+	close() error
+}
+
+type mode int
+
+const (
+	reading mode = iota // one consistent view, no writes
+	writing
+)
+
+// session is one transaction.
+type session interface {
+	// as makes the session that company's from here on: with row-level
+	// security, the rows of no other can be seen.
+	as(ctx context.Context, company string) error
+	exec(ctx context.Context, text sqlText, args []any) (rowsAffected int64, err error)
+	query(ctx context.Context, text sqlText, args []any) (rows, error)
+	// script runs several statements without arguments.
+	script(ctx context.Context, text sqlText) error
+	// commit ends the session, whatever it returns.
+	commit() error
+	rollback()
+}
+
+type rows interface {
+	row
+	Next() bool
+	Err() error
+	Close() error
+}
+
+type row interface{ Scan(dest ...any) error }
+
+var (
+	errUnique  = errors.New("a row with this key is there already")
+	errForeign = errors.New("a row that this one refers to is not there")
+	errNoRow   = tenant.ErrNotFound
+)
+
+// tx is a transaction on the data of one company, on that of all for an
+// operator, or on no company's.
+type tx struct {
+	ctx        context.Context // of the whole transaction
+	s          session
+	d          driver
+	company    string // "" unless it is one company's
+	actor      string
+	act        bool // begun with a tenant.Act, for statements over companies
+	now        time.Time
+	audited    int64 // audit rows written so far
+	committing bool
+	executed   *atomic.Int64
+}
+
+// enter makes t the transaction of another company, for a batch over many.
+func (t *tx) enter(s tenant.Scope) error {
+	company := s.ID().String()
+	if company == t.company {
+		return nil
+	}
+	t.company = company
+	return t.s.as(t.ctx, company)
+}
+
+// exec runs a statement and returns the number of rows it changed. Of a
+// company's statement, args begin with $2.
+func (t *tx) exec(st anyStatement, args ...any) (int64, error) {
+	name, text, args := t.bind(st, args)
+	n, err := t.s.exec(t.ctx, text, args)
+	if err != nil {
+		return 0, t.failed(name, err)
+	}
+	return n, nil
+}
+
+// query runs a statement and gives each row to scan.
+func (t *tx) query(st anyStatement, scan func(row) error, args ...any) error {
+	name, text, args := t.bind(st, args)
+	found, err := t.s.query(t.ctx, text, args)
+	if err != nil {
+		return t.failed(name, err)
+	}
+	defer found.Close()
+	for found.Next() {
+		if err := scan(found); err != nil {
+			return t.failed(name, err)
+		}
+	}
+	if err := found.Err(); err != nil {
+		return t.failed(name, err)
+	}
+	return nil
+}
+
+// one scans the only row of a statement into dest. Without a row it returns errNoRow.
+func (t *tx) one(st anyStatement, dest []any, args ...any) error {
+	n := 0
+	err := t.query(st, func(r row) error { n++; return r.Scan(dest...) }, args...)
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return errNoRow
+	case n > 1:
+		name, _, _ := st.bind(t, args)
+		return fmt.Errorf("statement %q found %d rows instead of one", name, n)
+	}
+	return nil
+}
+
+func (t *tx) bind(st anyStatement, args []any) (name string, text sqlText, all []any) {
+	t.executed.Add(1)
+	return st.bind(t, args)
+}
+
+func (t *tx) failed(name string, err error) error {
+	if t.ctx.Err() != nil {
+		return t.ctx.Err()
+	}
+	return fmt.Errorf("cannot run statement %q: %w", name, t.d.classify(err))
+}
+
+// must turns "no row was changed" into errNoRow.
+func must(n int64, err error) error {
+	if err == nil && n == 0 {
+		return errNoRow
+	}
+	return err
+}
