@@ -1,0 +1,357 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"bulkhead/fault"
+	"bulkhead/ledger"
+	"bulkhead/limiter"
+	"bulkhead/openai"
+	"bulkhead/provider"
+	"bulkhead/tenant"
+)
+
+// call is one request to a model from its first byte to its last. One goroutine
+// at a time owns it: the handler, then the writer of the stream.
+type call struct {
+	g        *Gateway
+	settings *Settings
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	id       string // x-request-id
+	endpoint openai.Endpoint
+	hops     int
+	start    time.Time
+
+	scope      tenant.Scope // zero until the key is proved: see opened
+	opened     bool
+	request    *openai.Request // from requests, until the end
+	model      string          // the name the client asked for
+	modelLimit tenant.Limited
+	targets    []provider.Target
+	targetRoom [2]provider.Target
+	hold       limiter.Hold
+	limits     limiter.State
+	bodyBytes  int64
+	unwatch    func()
+
+	attempts []*attempt
+	room     [1]attempt
+	sentAt   time.Time // when the last attempt was sent
+	reply    *provider.Reply
+	answer   []byte
+	stream   *stream
+
+	firstByte time.Duration // from the start to the first byte for the client; 0: none
+	overhead  time.Duration // of the gateway itself, before the call was sent
+	costNano  int64         // of all attempts
+	tokens    int64         // of all attempts
+	ended     bool
+	lingers   bool // the provider's body outlives the call: see letEnd
+	status    int
+	trace     span
+}
+
+// attempt is one try at one target.
+type attempt struct {
+	target    provider.Target
+	entry     ledger.Entry
+	slot      ledger.Slot
+	secret    provider.Secret // what was sent to the provider
+	tier      string
+	reported  bool  // the provider said what was used
+	textBytes int64 // of the answer, for an estimate
+	sent      bool  // something may have reached the provider
+	broken    bool  // the answer began and was not read to its end
+	closed    bool
+}
+
+// begin makes the call. The RequestCtx is not passed on as a context: it is used
+// again after the handler returned, and its Done means that the server stops.
+func (g *Gateway) begin(rc *fasthttp.RequestCtx, e openai.Endpoint) *call {
+	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID(), unwatch: func() {}}
+	c.request = requests.Get().(*openai.Request)
+	c.hops, _ = hops(rc) // refused before if it was too many
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.attempts = make([]*attempt, 0, 1)
+	c.trace = g.startSpan(c)
+	return c
+}
+
+// requests keeps the scanners of Requests, which hold most of what reading a
+// body would allocate. Reset lets go of the body before another company's.
+var requests = sync.Pool{New: func() any { return new(openai.Request) }}
+
+// open notes the call under its company, which is known from now on.
+func (c *call) open() {
+	c.opened = true
+	c.g.load.begin(c.company(), c)
+	c.g.metrics.inFlight.Inc()
+}
+
+func (c *call) company() string { return c.scope.ID().String() }
+
+// watchClient cancels the call when the client leaves.
+func (c *call) watchClient(rc *fasthttp.RequestCtx) {
+	c.unwatch = watchClose(rc.Conn(), func() { c.cancel(errClientLeft) })
+}
+
+// errClientLeft is told to nobody: it is for the log and the count.
+var errClientLeft = fault.New(fault.ClientLeft, "The client closed the connection.")
+
+// sent reports whether bytes of the answer have gone to the client.
+func (c *call) sent() bool { return c.firstByte > 0 }
+
+func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
+	a := &c.room[0]
+	if len(c.attempts) > 0 {
+		a = new(attempt)
+	}
+	*a = attempt{target: t, slot: slot}
+	a.entry = ledger.Entry{
+		ID: ledger.NewAttemptID(), RequestID: c.id, ProjectID: c.scope.ProjectID(), KeyID: c.scope.KeyID(),
+		Kind: c.endpoint.String(), Provider: t.Provider, Model: t.Model, Requested: c.model, StartedAt: c.g.now(),
+	}
+	c.attempts = append(c.attempts, a)
+	return a
+}
+
+// last returns the attempt under way, or the last there was; nil if none.
+func (c *call) last() *attempt {
+	if len(c.attempts) == 0 {
+		return nil
+	}
+	return c.attempts[len(c.attempts)-1]
+}
+
+// used notes what the provider says the attempt used, or what there is to
+// estimate it by.
+func (c *call) used(u openai.Usage, reported bool, tier string, textBytes int64) {
+	a := c.last()
+	a.textBytes = textBytes
+	if tier != "" {
+		a.tier = tier
+	}
+	if reported {
+		a.entry.Usage, a.reported = u, true
+	}
+}
+
+// endAttempt closes the attempt's entry in the ledger.
+func (c *call) endAttempt(a *attempt, err error) {
+	if a.closed {
+		return
+	}
+	a.closed = true
+	if !a.sent {
+		a.slot.Cancel()
+		return
+	}
+	e := &a.entry
+	e.Outcome = c.outcome(a, err)
+	e.EndedAt = c.g.now()
+	e.Rank = ledger.Final
+	switch {
+	case c.reply != nil:
+		e.Status = c.reply.Status
+	case answered(err):
+		e.Status = fault.As(err).Status
+	}
+	if !a.reported && (e.Outcome == ledger.Answered || e.Outcome == ledger.Cut || e.Outcome == ledger.Cancelled) {
+		e.Rank = ledger.Estimate
+		e.Usage = c.estimate(a)
+	}
+	price, ok := c.g.Prices.Lookup(a.target.Vendor.Catalogue, a.target.Model)
+	ok = ok && price.Priced()
+	e.Priced = ok
+	if ok {
+		e.CostNano = ledger.Cost(price, e.Usage, a.tier)
+	}
+	c.costNano += e.CostNano
+	c.tokens += e.Usage.Input + e.Usage.Output
+	a.slot.Record(*e)
+}
+
+// estimate counts what an attempt used that the provider did not account for: a
+// stream that broke off, or a server that sends no usage. A call that was
+// cancelled before anything came back used its input at most.
+func (c *call) estimate(a *attempt) openai.Usage {
+	r := c.request
+	u := openai.Usage{Input: r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens}
+	u.Output = (a.textBytes + bytesPerToken - 1) / bytesPerToken
+	u.Total = u.Input + u.Output
+	return u
+}
+
+// end gives back what the call took and writes down what it was. It is the only
+// place that logs, counts and settles, and does so once on every path. A step
+// that panics keeps none of the later ones from being made.
+func (c *call) end(err error) {
+	if c.ended {
+		return
+	}
+	c.ended = true
+	defer c.close()
+	defer c.writeDown(err)
+	defer func() { c.hold.End(c.tokens) }()
+	c.unwatch()
+	if a := c.last(); a != nil {
+		c.endAttempt(a, err)
+	}
+}
+
+// close takes the call off the list of those under way, last of all: who waits
+// for it to end may end the process then.
+func (c *call) close() {
+	if !c.lingers {
+		c.cancel(nil)
+	}
+	if c.opened {
+		c.g.metrics.inFlight.Dec()
+		c.g.load.end(c.company(), c)
+	}
+}
+
+// writeDown logs and counts the call. It is deferred, and a panic ends here.
+func (c *call) writeDown(err error) {
+	if p := recover(); p != nil {
+		err = panicked(p)
+	}
+	c.log(err)
+	c.g.metrics.count(c, err)
+	c.trace.end(c, err)
+	c.request.Reset()
+	requests.Put(c.request)
+	c.request = nil
+}
+
+// recover ends a call that panicked; fasthttp would let the process die.
+func (c *call) recover(rc *fasthttp.RequestCtx) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	err := panicked(p)
+	if c.reply != nil {
+		c.reply.Body.Close()
+	}
+	if rc != nil {
+		c.writeError(rc, err)
+	}
+	c.end(err)
+}
+
+func panicked(p any) error {
+	return fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+}
+
+// log writes the one line of a call. It holds nothing of what was said.
+func (c *call) log(err error) {
+	level := slog.LevelInfo
+	if err != nil && fault.As(err).Kind == fault.Internal {
+		level = slog.LevelError
+	}
+	if !c.g.Log.Enabled(c.ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 20)
+	attrs = append(attrs, slog.String("id", c.id), slog.String("endpoint", c.endpoint.String()), slog.Int("status", c.status),
+		slog.Int64("ms", c.g.now().Sub(c.start).Milliseconds()))
+	if c.opened {
+		attrs = append(attrs, slog.String("company", c.company()), slog.String("project", c.scope.ProjectID()), slog.String("key", c.scope.KeyID()))
+	}
+	if a := c.last(); a != nil {
+		attrs = append(attrs, slog.String("provider", a.target.Provider), slog.String("model", a.target.Model),
+			slog.Int("attempts", len(c.attempts)), slog.String("outcome", string(a.entry.Outcome)), slog.Bool("stream", c.request.Stream),
+			slog.Int64("input_tokens", a.entry.Usage.Input), slog.Int64("output_tokens", a.entry.Usage.Output),
+			slog.Int64("cost_nano_usd", c.costNano), slog.Int64("first_byte_ms", c.firstByte.Milliseconds()),
+			slog.Int64("overhead_us", c.overhead.Microseconds()))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", loggable(err)))
+	}
+	// Past the Logger, which would look up the line of code that logs: it is this one.
+	r := slog.NewRecord(c.g.now(), level, "call", 0)
+	r.AddAttrs(attrs...)
+	_ = c.g.Log.Handler().Handle(context.Background(), r)
+}
+
+// loggable is what may be written of an error. A message made for the client
+// may repeat what the client or its provider said, so of those only the code and
+// the cause are written: the code if it is the gateway's own, the cause without
+// what it quotes.
+func loggable(err error) string {
+	f := fault.As(err)
+	text := ownCode(err)
+	switch {
+	case f.Kind == fault.Upstream:
+		text += fmt.Sprintf(" (provider's status %d)", f.Status)
+	case f.Param != "":
+		text += " in " + f.Param
+	}
+	if cause := f.Unwrap(); cause != nil {
+		text += ": " + quoted.ReplaceAllString(cause.Error(), `"…"`)
+	}
+	return text
+}
+
+// ownCode is the code of an error if it is the gateway's own, and for what a
+// provider answered one word.
+func ownCode(err error) string {
+	_, typ, code, f := explain(err)
+	if f.Kind == fault.Upstream {
+		switch code {
+		case "upstream_cut", "upstream_garbage", "provider_authentication_failed":
+			return code
+		}
+		return "upstream_error"
+	}
+	return cmp.Or(code, typ)
+}
+
+// quoted is text that an error repeats: net/http quotes an answer that is not
+// HTTP, which may be anything.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
+// garbage is an answer of the provider that cannot be one.
+func garbage(message string, cause error) error {
+	f := fault.Wrap(fault.Upstream, cause, "%s", message)
+	f.Code, f.Retriable = "upstream_garbage", true
+	return f
+}
+
+// readAll reads r to its end, at most limit bytes. size is what the provider
+// says there is, which is believed up to firstRead; below 0 it says nothing.
+// With an error it returns what there was before it.
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	room := int64(4 << 10)
+	if size >= 0 {
+		room = min(size, firstRead) + 1 // so that the end is seen without growing
+	}
+	b := make([]byte, 0, room)
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case int64(len(b)) > limit:
+			return b, garbage("the provider's answer is too large", nil)
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, err
+		}
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package web
+
+import (
+	"context"
+	"errors"
+
+	"github.com/valyala/fasthttp"
+
+	"bulkhead/fault"
+	"bulkhead/ledger"
+	"bulkhead/limiter"
+	"bulkhead/openai"
+	"bulkhead/provider"
+	"bulkhead/tenant"
+)
+
+// serveInference answers a call to a model: chat, completions, embeddings,
+// moderations.
+//
+// A stream is written after this function returned, so the end of a call is one
+// method, call.end, run by whoever writes the last byte: here, or the stream.
+func (g *Gateway) serveInference(rc *fasthttp.RequestCtx, e openai.Endpoint) {
+	c := g.begin(rc, e)
+	defer c.recover(rc)
+	err := c.run(rc)
+	if err == nil && c.reply.Stream {
+		c.writeStream(rc) // the stream ends the call
+		return
+	}
+	if err == nil {
+		c.writeAnswer(rc)
+	} else {
+		c.writeError(rc, err)
+	}
+	c.end(err)
+}
+
+// run is the whole life of a call until its answer is there, in order. Each
+// step needs the Scope that the first one proved; nothing else decides anything
+// about a call.
+func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
+	g := c.g
+
+	// Who asks. From memory, unless the key is new here.
+	if c.scope, err = g.Tenants.Authenticate(c.ctx, apiKey(rc)); err != nil {
+		return err
+	}
+	if c.scope.Project() == nil {
+		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
+	}
+	c.open()
+
+	// What for. One strict pass; the body itself is not changed.
+	body, err := c.readBody(rc)
+	if err != nil {
+		return err
+	}
+	if err = c.request.Scan(c.endpoint, body); err != nil {
+		return err
+	}
+	c.model = c.request.Model
+	if c.model == "" {
+		c.model = openai.DefaultModerationModel
+	}
+
+	// Where it may go: the targets in the order to try them.
+	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.model, c.targetRoom[:0]); err != nil {
+		return err
+	}
+
+	// What it may use: one step against every limit at once.
+	ask := limiter.Ask{Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound()}
+	if c.hold, c.limits, err = g.Limiter.Hold(c.ctx, c.scope, &ask); err != nil {
+		return err
+	}
+
+	// Ask, and ask the next one if that fails. From here on the client's
+	// leaving ends the work.
+	c.watchClient(rc)
+	for i := range c.targets {
+		if err = c.attempt(rc, c.targets[i]); err == nil {
+			return nil
+		}
+		if c.ctx.Err() != nil {
+			return context.Cause(c.ctx) // the client left, or the gateway ended the call
+		}
+		if !fault.As(err).Retriable {
+			return err
+		}
+	}
+	return err
+}
+
+// attempt sends the call to one target and books what it used, unless the
+// answer is a stream: that is booked when it ends.
+func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
+	slot, err := c.g.Ledger.Reserve(c.scope)
+	if err != nil {
+		return err
+	}
+	a := c.beginAttempt(t, slot)
+	defer func() {
+		if err != nil {
+			c.endAttempt(a, err)
+		}
+	}()
+
+	// The credential is a function of the scope and the target, and of nothing
+	// else. No failure is made up for with another one.
+	cred, err := c.credential(t)
+	if err != nil {
+		return err
+	}
+	a.secret = cred.Secret
+	upstream := provider.Call{
+		Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc),
+		Body: c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(t)),
+	}
+	a.sent, c.sentAt = true, c.g.now()
+	if c.reply, err = c.settings.Upstream.Send(c.ctx, t, cred, &upstream); err != nil {
+		return err
+	}
+	if c.reply.Stream != c.request.Stream {
+		c.reply.Body.Close()
+		return garbage("the provider answered in another form than was asked for", nil)
+	}
+	if c.reply.Stream {
+		return nil
+	}
+	if err = c.readAnswer(); err != nil {
+		return err
+	}
+	c.endAttempt(a, nil)
+	return nil
+}
+
+// credential returns the company's own credential for the target. The sandbox
+// runs in process and has none.
+func (c *call) credential(t provider.Target) (provider.Credential, error) {
+	if t.Company != c.scope.ID().String() {
+		panic("BUG: a target of another company")
+	}
+	if t.Vendor.Kind == provider.Sandbox {
+		return provider.Credential{}, nil
+	}
+	cred, err := c.g.Keys.Credential(c.ctx, c.scope, t.Provider)
+	if err != nil {
+		return cred, err
+	}
+	if cred.Company != t.Company {
+		panic("BUG: a credential of another company")
+	}
+	return cred, nil
+}
+
+// modelLimits returns the project's limits for the model that was asked for.
+func (c *call) modelLimits() *tenant.Limited {
+	p := c.scope.Project()
+	l, ok := p.ModelLimits(c.model)
+	if !ok {
+		return nil
+	}
+	c.modelLimit = tenant.Limited{Kind: "model", ID: p.ID + "/" + c.model, Limits: l}
+	return &c.modelLimit
+}
+
+// Tokens assumed where nothing better is known, for limits per minute only: the
+// true number is booked at the end.
+const (
+	bytesPerToken  = 3   // of English text it is about 4, of code and other languages less
+	messageTokens  = 4   // what a chat format adds to each message
+	assumedOutput  = 512 // of an answer whose length the client did not limit
+	minimumPerCall = 1
+)
+
+// tokenBound estimates what the call will use, for the limits per minute.
+func (c *call) tokenBound() int64 {
+	r := c.request
+	n := r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens
+	if c.endpoint == openai.Chat || c.endpoint == openai.Completions {
+		out := r.MaxOutput
+		if out == 0 {
+			out = assumedOutput
+		}
+		n += min(out, 1<<31) * r.N
+	}
+	return max(n, minimumPerCall)
+}
+
+// upstreamForm says what the target must be told differently from what the
+// client wrote.
+func (c *call) upstreamForm(t provider.Target) openai.UpstreamForm {
+	f := openai.UpstreamForm{Model: t.Model, MaxTokensOnly: t.Vendor.MaxTokensOnly}
+	// Usage is always asked for; what the client did not ask is hidden again.
+	f.IncludeUsage = c.request.Stream && !t.Vendor.NoStreamOptions
+	return f
+}
+
+// readAnswer reads an answer that is not a stream, and what it used.
+func (c *call) readAnswer() (err error) {
+	defer c.reply.Body.Close()
+	if c.answer, err = readAll(c.reply.Body, c.reply.Size, c.settings.MaxAnswer); err != nil {
+		a := c.last()
+		a.broken, a.textBytes = true, int64(len(c.answer)) // more than the text in it: it will be billed
+		return err
+	}
+	found, err := openai.ScanAnswer(c.endpoint, c.answer)
+	if err != nil {
+		return garbage("the provider's answer is not a valid one", err)
+	}
+	c.used(found.Usage, found.HasUsage, found.ServiceTier, found.TextBytes)
+	if c.endpoint == openai.Embeddings {
+		format := c.request.EncodingFormat
+		if format == "" {
+			format = "float" // OpenAI's default; the SDKs ask for base64 by themselves
+		}
+		if c.answer, err = openai.ConvertEmbeddings(nil, c.answer, format); err != nil {
+			return garbage("the provider's embeddings are not valid", err)
+		}
+	}
+	return nil
+}
+
+// outcome says how an attempt ended, for the ledger.
+func (c *call) outcome(a *attempt, err error) ledger.Outcome {
+	switch {
+	case err == nil:
+		return ledger.Answered
+	case fault.Is(err, fault.ClientLeft) || c.ctx.Err() != nil:
+		return ledger.Cancelled
+	case c.sent() || a.broken:
+		return ledger.Cut
+	case answered(err):
+		return ledger.Refused
+	}
+	return ledger.Failed
+}
+
+// answered reports whether err is what the provider answered. Where there was no
+// answer the error has a cause, and its status is the gateway's.
+func answered(err error) bool {
+	f, ok := errors.AsType[*fault.Error](err)
+	return ok && f.Kind == fault.Upstream && f.Status >= 400 && f.Unwrap() == nil
+}

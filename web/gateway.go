@@ -1,0 +1,193 @@
+// Package web is the life of a request and every HTTP surface of the gateway.
+//
+// chat.go is where to begin: one function is the whole life of a call to a
+// model, top to bottom. routes.go is the table of every path there is, with who
+// may call it. error.go is the only place that turns a fault into a status.
+//
+// Bytes that fasthttp hands out belong to the next request, which may be
+// another company's, once the handler has returned: what is kept is copied at
+// the edge, and the RequestCtx never leaves this package.
+package web
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/trace"
+
+	"bulkhead/keystore"
+	"bulkhead/ledger"
+	"bulkhead/limiter"
+	"bulkhead/provider"
+	"bulkhead/router"
+	"bulkhead/tenant"
+)
+
+// Parts is what a Gateway is made of. All of it is required but Tracer.
+type Parts struct {
+	Tenants  *tenant.Directory
+	Registry Registry
+	Keys     *keystore.Keystore
+	Limiter  limiter.Limiter
+	Ledger   *ledger.Ledger
+	Prices   *ledger.Prices
+	Log      *slog.Logger
+	Tracer   trace.Tracer // nil: no spans
+	Settings Settings
+}
+
+// Settings are what a reload may change. They are one immutable snapshot: a
+// request sees one version of them.
+type Settings struct {
+	Router   *router.Router
+	Upstream *provider.Client
+	Vendors  map[string]*provider.Vendor
+
+	MaxBody          int64 // bytes of one request's body
+	MaxAnswer        int64 // bytes of one answer that is not a stream
+	BodiesTotal      int64 // bytes of bodies in flight, of all companies
+	BodiesPerCompany int64
+	BodyTimeout      time.Duration // to receive one request's body
+
+	Keepalive    time.Duration // silence in a stream after which a comment is sent
+	WriteTimeout time.Duration // a client that takes nothing for so long is left
+
+	CompanyBaseURLs bool // companies may choose addresses
+	AllowPrivate    bool // and these may be private: laboratories only
+	MetricCompanies int  // companies with series of their own; the rest is "other"
+}
+
+// Gateway answers requests.
+type Gateway struct {
+	Parts
+	settings atomic.Pointer[Settings]
+	routes   *routeTable
+	ops      *routeTable
+	load     *load
+
+	public, operators *fasthttp.Server
+	metrics           *metrics
+	ready             atomic.Bool
+
+	reloadFailed atomic.Bool
+	started      time.Time
+}
+
+// New returns a Gateway that is not ready until Ready is called.
+func New(p Parts) *Gateway {
+	g := &Gateway{Parts: p, load: newLoad(), started: time.Now()}
+	g.Reload(p.Settings)
+	g.metrics = newMetrics(g)
+	g.routes, g.ops = newRouteTable(publicRoutes), newRouteTable(opsRoutes)
+	g.public, g.operators = g.server(g.serve), g.server(g.serveOps)
+	return g
+}
+
+// Reload makes requests that begin from now on see s. Calls under way end with
+// what they began with.
+func (g *Gateway) Reload(s Settings) {
+	if old := g.settings.Swap(&s); old != nil && old.Upstream != s.Upstream {
+		old.Upstream.Close() // closes connections that nobody uses
+	}
+}
+
+// Reloaded says whether the last reload of the configuration succeeded.
+func (g *Gateway) Reloaded(ok bool) { g.reloadFailed.Store(!ok) }
+
+// CloseUpstream closes the connections to providers.
+func (g *Gateway) CloseUpstream() { g.settings.Load().Upstream.Close() }
+
+// Ready says whether the gateway should be sent requests.
+func (g *Gateway) Ready(yes bool) { g.ready.Store(yes) }
+
+// InFlight returns the number of calls under way.
+func (g *Gateway) InFlight() int { return g.load.calls() }
+
+// PolicyChanged is told of a company whose policy changed, here or at another
+// gateway, after the Directory has forgotten it. If the company may not work any
+// more, what is under way for it ends.
+func (g *Gateway) PolicyChanged(company string) {
+	if !g.load.busy(company) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
+	defer cancel()
+	active, err := g.Tenants.Active(ctx, company)
+	if err != nil {
+		g.Log.Error("cannot see whether a company may go on; its calls are not ended", "company", company, "error", err.Error())
+		return
+	}
+	if !active {
+		g.EndCompany(company)
+	}
+}
+
+// EndCompany cancels what is under way for a company and reports how much.
+func (g *Gateway) EndCompany(company string) int { return g.load.cancel(company) }
+
+// Serve answers on the public listener until Shutdown.
+func (g *Gateway) Serve(l net.Listener) error { return g.public.Serve(l) }
+
+// ServeOps answers on the operator's listener until Shutdown.
+func (g *Gateway) ServeOps(l net.Listener) error { return g.operators.Serve(l) }
+
+// server returns a fasthttp server with the settings that streaming and hostile
+// clients need; what each one prevents stands beside it.
+func (g *Gateway) server(h fasthttp.RequestHandler) *fasthttp.Server {
+	s := g.settings.Load()
+	return &fasthttp.Server{
+		Handler:                      h,
+		ErrorHandler:                 g.serveBroken,
+		Logger:                       quiet{},
+		NoDefaultServerHeader:        true,
+		NoDefaultDate:                false,
+		NoDefaultContentType:         true,
+		DisablePreParseMultipartForm: true,
+		StreamRequestBody:            true, // the key is checked before the body is taken
+		ReadBufferSize:               16 << 10,
+		ReadTimeout:                  s.BodyTimeout, // of header and body together: slowloris
+		WriteTimeout:                 s.WriteTimeout,
+		IdleTimeout:                  75 * time.Second,
+		CloseOnShutdown:              true,
+		MaxIdleWorkerDuration:        10 * time.Second,
+		Concurrency:                  256 * 1024,
+		SecureErrorLogMessage:        true,
+	}
+}
+
+// quiet drops what fasthttp would print for every client that leaves. What a
+// call ended with is logged once, by its end.
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+
+// Shutdown stops accepting, lets calls end until ctx is over, then cancels those
+// that are left. The operator's listener answers until the end.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.Ready(false)
+	err := g.public.ShutdownWithContext(ctx)
+	if n := g.load.cancelAll(); n > 0 {
+		g.Log.Warn("calls are cut off at shutdown", "calls", n)
+	}
+	last, cancel := context.WithTimeout(context.Background(), cutTimeout)
+	defer cancel()
+	err = errors.Join(ignoreTimeout(err), g.load.allIdle(last))
+	return errors.Join(err, ignoreTimeout(g.operators.ShutdownWithContext(last)))
+}
+
+// cutTimeout is how long calls that were cut off may take to write themselves
+// down.
+const cutTimeout = 5 * time.Second
+
+// ignoreTimeout returns err, unless it is that time was over.
+func ignoreTimeout(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,322 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"bulkhead/fault"
+	"bulkhead/ledger"
+	"bulkhead/openai"
+)
+
+// stream is the body of a streamed answer. fasthttp calls WriteTo after the
+// handler has returned, each write of which is one chunk on the wire, flushed at
+// once; then Close, on every path.
+type stream struct {
+	c      *call
+	conn   net.Conn
+	events *openai.EventReader
+	chunk  openai.Chunk
+	out    []byte // events to be sent with the next write
+	err    error  // how the stream ended; nil is a clean end
+	done   bool   // the provider has said all, and so has the stream
+
+	finished bool // the provider gave a reason for the end
+
+	keepalive *keepalive
+}
+
+// maxPending is how many bytes of events are gathered for one write, at most.
+// Only events that have arrived are gathered: nothing waits.
+const maxPending = 16 << 10
+
+// writeStream hands the answer to fasthttp as a body to be written.
+func (c *call) writeStream(rc *fasthttp.RequestCtx) {
+	s := &stream{c: c, conn: rc.Conn(), events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
+	c.stream = s
+	c.answerHeaders(rc)
+	h := &rc.Response.Header
+	h.SetContentType("text/event-stream")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
+	c.setStatus(rc, fasthttp.StatusOK)
+	rc.Response.ImmediateHeaderFlush = true
+	if rc.Request.Header.IsHTTP11() && c.settings.Keepalive > 0 {
+		s.keepalive = newKeepalive(s.conn, c.settings.Keepalive, c.settings.WriteTimeout, func() { c.cancel(errClientLeft) })
+	}
+	rc.Response.SetBodyStream(s, -1)
+}
+
+// SupportsBodyWriteTo makes fasthttp use WriteTo.
+func (s *stream) SupportsBodyWriteTo() bool { return true }
+
+// Read is never called: see SupportsBodyWriteTo.
+func (s *stream) Read([]byte) (int, error) { panic("BUG: a stream is written, not read") }
+
+// errCutOff makes fasthttp close the connection without the chunk that ends a
+// body: a client that overlooks the error event must not take the end for one.
+var errCutOff = errors.New("the stream was cut off")
+
+// WriteTo relays the provider's events until they end.
+func (s *stream) WriteTo(w io.Writer) (n int64, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.err, err = panicked(p), errCutOff
+		}
+	}()
+	for !s.done && s.err == nil {
+		s.next()
+		if len(s.out) == 0 {
+			continue
+		}
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.c.settings.WriteTimeout)) // a client that takes nothing
+		if s.c.firstByte == 0 {
+			s.c.firstByte = max(s.c.g.now().Sub(s.c.start), 1)
+		}
+		k, err := w.Write(s.out)
+		n += int64(k)
+		s.out = s.out[:0]
+		if err != nil {
+			s.c.cancel(errClientLeft)
+			s.err = errClientLeft
+			return n, err
+		}
+	}
+	if s.err != nil {
+		return n, errCutOff
+	}
+	return n, nil
+}
+
+// next waits for an event and appends it, and those that arrived with it, to
+// s.out as the client is to see them.
+func (s *stream) next() {
+	s.keepalive.waiting()
+	ev, err := s.events.Next()
+	if !s.keepalive.writing() {
+		s.err = errClientLeft
+		return
+	}
+	for {
+		if err != nil {
+			s.finish(ev, err)
+			return
+		}
+		if s.relay(ev); s.done || s.err != nil || len(s.out) > maxPending || !s.events.Buffered() {
+			return
+		}
+		ev, err = s.events.Next()
+	}
+}
+
+// relay appends one event as the client is to see it.
+func (s *stream) relay(ev openai.Event) {
+	c, a := s.c, s.c.last()
+	switch {
+	case ev.Data == nil:
+		return // a comment of the provider's; the gateway sends its own
+	case openai.IsDone(ev.Data):
+		s.end()
+		return
+	}
+	if err := openai.ScanChunk(ev.Data, &s.chunk); err != nil {
+		s.fail(garbage("the provider sent an event that is not valid", err))
+		return
+	}
+	if s.chunk.IsError {
+		s.fail(s.providerError(ev.Data))
+		return
+	}
+	a.textBytes += s.chunk.TextBytes
+	if s.chunk.ServiceTier != "" {
+		a.tier = s.chunk.ServiceTier
+	}
+	if s.chunk.HasUsage {
+		a.entry.Usage, a.reported = s.chunk.Usage, true
+	}
+	// A reason for the end was given: what follows is at most usage and [DONE],
+	// and some providers send no [DONE].
+	s.finished = s.finished || s.chunk.Finished
+	switch {
+	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage:
+		s.out = append(s.out, ev.Raw...)
+	case s.chunk.EmptyChoices && s.chunk.HasUsage:
+		// The chunk that was asked for on the gateway's own account.
+	default:
+		s.out = append(s.out, "data: "...)
+		s.out = openai.AppendWithoutUsage(s.out, ev.Data, &s.chunk)
+		s.out = append(s.out, "\n\n"...)
+	}
+}
+
+// finish is called when no more events come.
+func (s *stream) finish(ev openai.Event, err error) {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) && openai.IsDone(ev.Data), // without its blank line
+		err == io.EOF && s.finished:
+		s.end()
+	case s.c.ctx.Err() != nil:
+		s.err = context.Cause(s.c.ctx)
+		if errors.Is(s.err, errEnded) { // suspended or shut down: the client is still there
+			s.fail(s.err)
+		}
+	case errors.Is(err, openai.ErrEventTooLarge):
+		s.fail(garbage("the provider sent an event that is too large", err))
+	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF) && !fault.Is(err, fault.Timeout):
+		s.fail(fault.Wrap(fault.Upstream, err, "the provider's answer was cut off").WithCode("upstream_cut"))
+	default:
+		s.fail(err)
+	}
+}
+
+// end appends what stands at the end of a whole stream: the cost as a comment,
+// which every SDK skips, and [DONE].
+func (s *stream) end() {
+	s.done = true
+	c := s.c
+	c.endAttempt(c.last(), nil)
+	s.out = append(s.out, ": bulkhead cost_usd="...)
+	s.out = append(s.out, ledger.FormatUSD(c.costNano)...)
+	s.out = append(s.out, " attempts="...)
+	s.out = strconv.AppendInt(s.out, int64(len(c.attempts)), 10)
+	s.out = append(s.out, "\n\ndata: [DONE]\n\n"...)
+}
+
+// fail appends an error event. The stream ends after it, without [DONE] and
+// without the end of the body.
+func (s *stream) fail(err error) {
+	s.err = err
+	_, typ, code, f := explain(err)
+	s.out = openai.AppendErrorEvent(s.out, f.Message, typ, f.Param, code)
+}
+
+// providerError is an error the provider sent in the middle of its stream. Some
+// repeat the key they were sent, which is not the client's to see.
+func (s *stream) providerError(data []byte) error {
+	mask := s.c.last().secret.Mask
+	// Before anything cuts the text, and after what JSON has escaped.
+	v := openai.ParseError([]byte(mask(string(data))))
+	f := fault.New(fault.Upstream, "%s", mask(v.Message))
+	if f.Message == "" {
+		f.Message = "the provider broke its answer off with an error"
+	}
+	f.Type, f.Code, f.Param = mask(v.Type), mask(v.Code), mask(v.Param)
+	return f
+}
+
+// Close ends the call. fasthttp calls it once the last byte is written or the
+// client is gone.
+func (s *stream) Close() error {
+	s.keepalive.stop()
+	c := s.c
+	if s.done {
+		c.lingers = true
+		go letEnd(c.reply.Body, c.cancel)
+		c.end(nil)
+		return nil
+	}
+	c.reply.Body.Close()
+	if s.err == nil {
+		s.err = errClientLeft
+	}
+	c.end(s.err)
+	return nil
+}
+
+// lingering is how long a provider may take from [DONE] to the end of its body.
+const lingering = time.Second
+
+// letEnd reads a body that has said all to its end, so that its connection can
+// be used again, for as long as that takes no time. It owns the body and its
+// context: to cancel that before would close the connection.
+func letEnd(body io.ReadCloser, cancel context.CancelCauseFunc) {
+	t := time.AfterFunc(lingering, func() { body.Close() })
+	_, _ = io.Copy(io.Discard, io.LimitReader(body, 4<<10))
+	t.Stop()
+	body.Close()
+	cancel(nil)
+}
+
+// keepalive writes a comment to the client when its stream has been silent, so
+// that no proxy on the way takes the silence for the end.
+//
+// It writes to the connection past fasthttp, which is right only while fasthttp
+// waits for the next event with everything flushed: between waiting and
+// writing. The nil keepalive does nothing.
+type keepalive struct {
+	mu      sync.Mutex
+	conn    net.Conn
+	every   time.Duration
+	timeout time.Duration
+	lost    func() // the client takes nothing
+	idle    bool
+	failed  bool // half a comment may have been written: nothing may follow it
+	timer   *time.Timer
+}
+
+// comment is a chunk of 14 (hexadecimal e) bytes with a comment line in it.
+var comment = []byte("e\r\n: keepalive \n\n\r\n")
+
+func newKeepalive(conn net.Conn, every, timeout time.Duration, lost func()) *keepalive {
+	return &keepalive{conn: conn, every: every, timeout: timeout, lost: lost}
+}
+
+// waiting says that fasthttp has flushed and an event is awaited.
+func (k *keepalive) waiting() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	k.idle = true
+	if k.timer == nil {
+		k.timer = time.AfterFunc(k.every, k.fire)
+	} else {
+		k.timer.Reset(k.every)
+	}
+	k.mu.Unlock()
+}
+
+// writing says that fasthttp may write from now on. It returns once a comment
+// that is being written is out, and false if that could not be written: then
+// nothing else must be.
+func (k *keepalive) writing() bool {
+	if k == nil {
+		return true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.idle = false
+	return !k.failed
+}
+
+func (k *keepalive) stop() {
+	if k == nil {
+		return
+	}
+	k.writing()
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+}
+
+func (k *keepalive) fire() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.idle {
+		return
+	}
+	_ = k.conn.SetWriteDeadline(time.Now().Add(k.timeout))
+	if _, err := k.conn.Write(comment); err != nil {
+		k.failed = true
+		k.lost()
+		return
+	}
+	k.timer.Reset(k.every)
+}
