@@ -1,0 +1,201 @@
+package config
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Check returns a *Problems with everything that is wrong with c, or nil. It
+// looks at the files that tls and data name and opens nothing else.
+func (c *Config) Check() error {
+	var p Problems
+	p.entries(c)
+	p.addresses(c)
+	if c.Data == "" {
+		p.add("data", "must be a folder")
+	} else if info, err := os.Stat(c.Data); err == nil && !info.IsDir() {
+		p.add("data", "must be a folder, and there is a file of that name")
+	}
+	if !c.MasterKey.Empty() && c.MasterKeyBytes() == nil {
+		p.add("master_key", "must be 32 bytes, as 64 hex digits or as base64")
+	}
+	if c.MaxBodyBytes > c.BodyBytesCompany {
+		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
+	}
+	if c.BodyBytesCompany > c.BodyBytesTotal {
+		p.add("body_bytes_total", "must be at least body_bytes_company (%v)", c.BodyBytesCompany)
+	}
+	if l := c.Limits; l.ConcurrentTotal > 0 && (l.ConcurrentRequests > l.ConcurrentTotal) {
+		p.add("limits.concurrent_total", "must be at least limits.concurrent_requests (%d), or 0 for no limit", l.ConcurrentRequests)
+	}
+	if u := c.Upstream; u.Connect > u.Total || u.Header > u.Total || u.Idle > u.Total {
+		p.add("upstream.total", "must be at least upstream.connect, header and idle")
+	}
+	p.providers(c.Providers)
+	if c.OTel.Endpoint != "" {
+		if wrong := checkURL(c.OTel.Endpoint); wrong != "" {
+			p.add("otel.endpoint", "%s; what the collector must not see in a URL goes into otel.headers", wrong)
+		}
+	}
+	if c.OTel.headers() == nil {
+		p.add("otel.headers", "must be name=value, separated by commas, values percent-encoded")
+	}
+	p.tls(c.TLS)
+	return p.err()
+}
+
+// entries holds every key against its tags.
+func (p *Problems) entries(c *Config) {
+	for _, e := range Entries() {
+		if e.Allowed == "" || e.index == nil {
+			continue
+		}
+		v := reflect.ValueOf(c).Elem().FieldByIndex(e.index)
+		if v.Kind() == reflect.String {
+			if !slices.Contains(strings.Split(e.Allowed, "|"), v.String()) {
+				p.add(e.Path, "must be %s", alternatives(e.Allowed))
+			}
+		} else if !within(v, e.Allowed) {
+			p.add(e.Path, "must be %s, not %s", strings.NewReplacer(", ", " or ", "..", " to ").Replace(e.Allowed), render(v))
+		}
+	}
+}
+
+// alternatives makes "a, b or c" of "a|b|c".
+func alternatives(oneof string) string {
+	all := strings.Split(oneof, "|")
+	last := len(all) - 1
+	return strings.Join(all[:last], ", ") + " or " + all[last]
+}
+
+func (p *Problems) addresses(c *Config) {
+	const right = "must be host:port, such as 127.0.0.1:8080, with a port from 0 to 65535"
+	host, port, ok := splitAddress(c.Listen)
+	if !ok {
+		p.add("listen", right)
+	}
+	opsHost, opsPort, opsOK := splitAddress(c.OpsListen)
+	if !opsOK {
+		p.add("ops_listen", right)
+	}
+	everywhere := func(h string) bool {
+		ip, err := netip.ParseAddr(h)
+		return h == "" || err == nil && ip.IsUnspecified()
+	}
+	if ok && opsOK && port != 0 && port == opsPort &&
+		(strings.EqualFold(host, opsHost) || everywhere(host) || everywhere(opsHost)) {
+		p.add("ops_listen", "must be another address than listen, such as 127.0.0.1:%d", (port+1)%65536)
+	}
+}
+
+// hostName matches a DNS name (RFC 1123).
+var hostName = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+func splitAddress(address string) (host string, port int, ok bool) {
+	host, digits, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, false
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" && (len(host) > 253 || !hostName.MatchString(host)) {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return host, int(n), err == nil
+}
+
+// isLoopback reports whether only this machine reaches the address, host or
+// host:port.
+func isLoopback(address string) bool {
+	host := address
+	if h, _, err := net.SplitHostPort(address); err == nil {
+		host = h
+	}
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
+}
+
+var providerName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+func (p *Problems) providers(all map[string]Provider) {
+	kindField, _ := reflect.TypeFor[Provider]().FieldByName("Kind")
+	kinds := kindField.Tag.Get("oneof")
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		one, path := all[name], "providers."+shown(name)
+		switch {
+		case !providerName.MatchString(name):
+			p.add(path, `must be named with 1 to 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit`)
+		case name == "sandbox" || name == "agent":
+			// Test keys reach the sandbox and nothing else, and agent/ begins an
+			// agent's name: neither may lead to a real provider.
+			p.add(path, "must have another name; sandbox and agent have a meaning of their own")
+		}
+		if !slices.Contains(strings.Split(kinds, "|"), one.Kind) {
+			p.add(path+".kind", "must be %s", alternatives(kinds))
+		}
+		if one.BaseURL != "" {
+			if wrong := checkURL(one.BaseURL); wrong != "" {
+				p.add(path+".base_url", "%s", wrong)
+			}
+		} else if one.Kind == "azure" || one.Kind == "vllm" || one.Kind == "custom" {
+			p.add(path+".base_url", "must be given: kind %s has no address of its own", one.Kind)
+		}
+	}
+}
+
+// checkURL says what is wrong with an address. It never shows it: there could be
+// a password in it.
+func checkURL(text string) string {
+	const right = "must be an absolute http or https URL, such as https://api.example.com/v1, without user, query and fragment"
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "" ||
+		u.User != nil || strings.ContainsAny(text, "?#") {
+		return right
+	}
+	if _, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && err != nil || strings.HasSuffix(u.Host, ":") {
+		return right
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && !hostName.MatchString(strings.ReplaceAll(u.Hostname(), "_", "-")) {
+		return right // an underscore is no host name, but Compose and Kubernetes resolve it
+	}
+	return ""
+}
+
+func (p *Problems) tls(t TLS) {
+	if t.Cert == "" && t.Key == "" {
+		return
+	}
+	cert := p.pem("tls.cert", t.Cert, "tls.key")
+	key := p.pem("tls.key", t.Key, "tls.cert")
+	if cert == nil || key == nil {
+		return
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		p.add("tls.cert", "must be a PEM certificate with its private key in tls.key: %v", err)
+	}
+}
+
+// pem reads the file of one of the two TLS keys, or returns nil.
+func (p *Problems) pem(key, file, other string) []byte {
+	if file == "" {
+		p.add(key, "must be given together with %s, or neither", other)
+		return nil
+	}
+	text, err := readFile(file, maxFileBytes)
+	if err != nil {
+		p.add(key, "must be a file that can be read: %v", err)
+	}
+	return text
+}

@@ -1,0 +1,253 @@
+// Package config is the gateway's configuration: plain data, checked.
+//
+// There is one YAML file and one struct, Config. Every key can also be given in
+// the environment as BULKHEAD_<PATH>, which wins over the file. Load reads both
+// and reports every problem at once, each with its key and what would be right.
+// An unknown key is a problem: a misspelt limit must not silently be no limit.
+//
+// The package opens nothing and reaches nobody. It reads the files a key names
+// (secrets, certificates) to say early that they are missing.
+//
+// This file is also the source of docs/config.md and docs/example.yaml: run
+// "go run ./config/gen" after changing it. The tags of a field are
+//
+//	yaml:"name"        the key
+//	allowed:"0, 1..9"  values and ranges of a number, a size or a duration
+//	oneof:"a|b"        the only values of a text
+//	restart:"yes"      a change needs a restart, a reload does not apply it
+//
+// and its comment ends with the sentence "Default X." or "Default X, allowed
+// Y.", which the generator holds against Default and the tags.
+package config
+
+import "time"
+
+// Config is the whole configuration. A Config that Load returned has passed
+// Check, and is never changed afterwards: a reload makes a new one.
+type Config struct {
+	// Address of the API for clients, host:port. Without a host it is every
+	// interface; port 0 takes any free port.
+	// Default 127.0.0.1:8080.
+	Listen string `yaml:"listen" restart:"yes"`
+
+	// Address of the operator's listener, host:port: /admin, /metrics, /healthz,
+	// /readyz and /debug/pprof. Keep it on loopback or a private network.
+	// Default 127.0.0.1:8081.
+	OpsListen string `yaml:"ops_listen" restart:"yes"`
+
+	// Folder of everything the gateway keeps itself: database, journal, master
+	// key. It is made if it is missing.
+	// Default ./data.
+	Data string `yaml:"data" restart:"yes"`
+
+	// The key that seals all stored credentials: 32 bytes as 64 hex digits or as
+	// base64. Empty: made at the first start in master.key in the data folder.
+	// Who loses it loses every stored credential.
+	// Default empty.
+	MasterKey Secret `yaml:"master_key" restart:"yes"`
+
+	// auto makes a company to play with at the first start, and writes its keys
+	// to demo.json in the data folder, but only while listen is on loopback; off
+	// never does.
+	// Default auto.
+	Demo string `yaml:"demo" oneof:"auto|off" restart:"yes"`
+
+	// Largest body of one request. Above it the answer is 413.
+	// Default 20MiB, allowed 1KiB..1GiB.
+	MaxBodyBytes Size `yaml:"max_body_bytes" allowed:"1KiB..1GiB"`
+
+	// Request bodies held in memory at one time, all companies together. What
+	// comes on top is refused until there is room.
+	// Default 256MiB, allowed 1KiB..1024GiB.
+	BodyBytesTotal Size `yaml:"body_bytes_total" allowed:"1KiB..1024GiB"`
+
+	// Request bodies of one company held in memory at one time; at least
+	// max_body_bytes and at most body_bytes_total. What comes on top is refused
+	// until there is room.
+	// Default 64MiB, allowed 1KiB..1024GiB.
+	BodyBytesCompany Size `yaml:"body_bytes_company" allowed:"1KiB..1024GiB"`
+
+	// How long keys that are already known keep working while the store cannot be
+	// reached. Changes of policy are everywhere within a second or two while it can.
+	// Default 5m, allowed 1s..24h.
+	MaxStale time.Duration `yaml:"max_stale" allowed:"1s..24h" restart:"yes"`
+
+	// How long streams may go on after SIGTERM before they are cut; 0 cuts
+	// them at once.
+	// Default 30s, allowed 0, 1s..1h.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" allowed:"0, 1s..1h"`
+
+	// Limits of a company that has none of its own.
+	Limits Limits `yaml:"limits"`
+	// Calls to providers.
+	Upstream Upstream `yaml:"upstream"`
+	// Streamed answers on their way to the client.
+	Stream Stream `yaml:"stream"`
+
+	// Providers by NAME, added to the built-in ones or in place of the built-in
+	// one of the same name. NAME is the first half of a model "NAME/model": 1 to
+	// 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit; sandbox
+	// and agent are taken. In the environment the whole map is one value, as
+	// YAML or JSON, and takes the place of the file's map.
+	// Default {}.
+	Providers map[string]Provider `yaml:"providers"`
+
+	// The log, on standard error.
+	Log Log `yaml:"log"`
+	// Traces by OpenTelemetry, sent as OTLP over HTTP. They hold no content.
+	OTel OTel `yaml:"otel"`
+	// Metrics for Prometheus, at /metrics of ops_listen.
+	Metrics Metrics `yaml:"metrics"`
+	// HTTPS on listen. Both files or none.
+	TLS TLS `yaml:"tls"`
+}
+
+// Limits are the limits of a company that has none of its own.
+type Limits struct {
+	// Requests of one company in a rolling minute; 0 is no limit.
+	// Default 0, allowed 0..1000000000.
+	RequestsPerMinute int64 `yaml:"requests_per_minute" allowed:"0..1000000000" restart:"yes"`
+
+	// Tokens of one company in a rolling minute, in and out; 0 is no limit.
+	// Default 0, allowed 0..1000000000000.
+	TokensPerMinute int64 `yaml:"tokens_per_minute" allowed:"0..1000000000000" restart:"yes"`
+
+	// Requests of one company being answered at one time, open streams included;
+	// 0 is no limit.
+	// Default 1000, allowed 0..1000000.
+	ConcurrentRequests int64 `yaml:"concurrent_requests" allowed:"0..1000000" restart:"yes"`
+
+	// Requests of all companies being answered at one time, open streams
+	// included; 0 is no limit. An open stream costs about 50 KB of memory.
+	// Default 10000, allowed 0..1000000.
+	ConcurrentTotal int64 `yaml:"concurrent_total" allowed:"0..1000000" restart:"yes"`
+}
+
+// Upstream is about calls to providers. Each timeout is of one attempt.
+type Upstream struct {
+	// Time to connect, TLS included.
+	// Default 5s, allowed 10ms..5m.
+	Connect time.Duration `yaml:"connect" allowed:"10ms..5m"`
+
+	// Time from the request being sent to the head of the answer. An answer that
+	// is not streamed has no head before the model is done, so this also bounds
+	// those. At most total.
+	// Default 5m, allowed 10ms..1h.
+	Header time.Duration `yaml:"header" allowed:"10ms..1h"`
+
+	// Longest silence inside an answer. Models that think send nothing meanwhile.
+	// Default 2m, allowed 10ms..1h.
+	Idle time.Duration `yaml:"idle" allowed:"10ms..1h"`
+
+	// Time of a whole call. The official SDKs give up after 10 minutes too.
+	// Default 10m, allowed 10ms..24h.
+	Total time.Duration `yaml:"total" allowed:"10ms..24h"`
+
+	// Whether a company may name the address of its provider in a credential.
+	// Such an address is dialled only if it is https and its IP is public.
+	// Default false.
+	CompanyBaseURLs bool `yaml:"company_base_urls"`
+
+	// Lifts that rule: companies may reach http and private addresses, so the
+	// gateway's whole network. For laboratories.
+	// Default false.
+	AllowPrivate bool `yaml:"allow_private"`
+}
+
+// Stream is about streamed answers on their way to the client.
+type Stream struct {
+	// A comment line is sent after this much silence, so that proxies between
+	// keep the connection open; 0 sends none.
+	// Default 15s, allowed 0, 1s..10m.
+	Keepalive time.Duration `yaml:"keepalive" allowed:"0, 1s..10m"`
+
+	// How long one write may wait for a client that does not read, before the
+	// stream is cut and the provider's call cancelled.
+	// Default 30s, allowed 100ms..10m.
+	WriteTimeout time.Duration `yaml:"write_timeout" allowed:"100ms..10m" restart:"yes"`
+}
+
+// Provider is one provider of the operator, who is trusted with its address.
+type Provider struct {
+	// The form this provider speaks.
+	Kind string `yaml:"kind" oneof:"openai|azure|groq|mistral|deepseek|xai|together|fireworks|openrouter|perplexity|cerebras|anthropic|gemini|ollama|vllm|custom"`
+
+	// Where it is: an http or https URL up to and without the path of the call,
+	// such as https://api.example.com/v1, without user, query and fragment.
+	// Empty: the vendor's own address; azure, vllm and custom have none and need it.
+	BaseURL string `yaml:"base_url"`
+}
+
+// Log is about the log.
+type Log struct {
+	// Least level that is written.
+	// Default info.
+	Level string `yaml:"level" oneof:"debug|info|warn|error"`
+
+	// json is for machines, text for people.
+	// Default json.
+	Format string `yaml:"format" oneof:"json|text" restart:"yes"`
+}
+
+// OTel is about traces.
+type OTel struct {
+	// URL of the collector, such as http://127.0.0.1:4318. Empty is off.
+	// Default empty.
+	Endpoint string `yaml:"endpoint" restart:"yes"`
+
+	// How many requests of a million are traced.
+	// Default 1000000, allowed 0..1000000.
+	Sample int `yaml:"sample" allowed:"0..1000000" restart:"yes"`
+
+	// Headers sent to the collector, as in OTEL_EXPORTER_OTLP_HEADERS:
+	// name=value, separated by commas, values percent-encoded.
+	// Default empty.
+	Headers Secret `yaml:"headers" restart:"yes"`
+}
+
+// Metrics is about metrics.
+type Metrics struct {
+	// How many companies get series of their own; the others share the company
+	// label "other".
+	// Default 1000, allowed 0..1000000.
+	Companies int `yaml:"companies" allowed:"0..1000000"`
+}
+
+// TLS is about HTTPS on the clients' listener.
+type TLS struct {
+	// PEM file of the certificate, followed by the intermediate ones.
+	// Default empty.
+	Cert string `yaml:"cert" restart:"yes"`
+
+	// PEM file of the certificate's private key.
+	// Default empty.
+	Key string `yaml:"key" restart:"yes"`
+}
+
+// Default returns the configuration of a gateway that was told nothing. It
+// passes Check.
+func Default() Config {
+	return Config{
+		Listen:           "127.0.0.1:8080",
+		OpsListen:        "127.0.0.1:8081",
+		Data:             "./data",
+		Demo:             "auto",
+		MaxBodyBytes:     20 * MiB,
+		BodyBytesTotal:   256 * MiB,
+		BodyBytesCompany: 64 * MiB,
+		MaxStale:         5 * time.Minute,
+		ShutdownTimeout:  30 * time.Second,
+		Limits:           Limits{ConcurrentRequests: 1000, ConcurrentTotal: 10000},
+		Upstream: Upstream{
+			Connect: 5 * time.Second,
+			Header:  5 * time.Minute,
+			Idle:    2 * time.Minute,
+			Total:   10 * time.Minute,
+		},
+		Stream:    Stream{Keepalive: 15 * time.Second, WriteTimeout: 30 * time.Second},
+		Providers: map[string]Provider{},
+		Log:       Log{Level: "info", Format: "json"},
+		OTel:      OTel{Sample: 1_000_000},
+		Metrics:   Metrics{Companies: 1000},
+	}
+}
