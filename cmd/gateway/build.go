@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bulkhead/config"
+	"bulkhead/keystore"
+	"bulkhead/ledger"
+	"bulkhead/limiter"
+	"bulkhead/provider"
+	"bulkhead/router"
+	"bulkhead/store"
+	"bulkhead/tenant"
+	"bulkhead/web"
+)
+
+// house is the running gateway with what must be closed, in the order it was
+// opened.
+type house struct {
+	gateway *web.Gateway
+	prices  *ledger.Prices
+	db      *store.DB
+	log     *slog.Logger
+	closers []func() error
+}
+
+// closeTimeout bounds what is left to write at the end.
+const closeTimeout = 15 * time.Second
+
+func (h *house) close() error {
+	var errs []error
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		errs = append(errs, h.closers[i]())
+	}
+	h.closers = nil
+	return errors.Join(errs...)
+}
+
+// build opens and joins the parts of a gateway. After an error nothing is left
+// open.
+func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house, err error) {
+	h = &house{log: log}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	if h.prices, err = ledger.LoadPrices(); err != nil {
+		return h, err
+	}
+	var directory *tenant.Directory // told by the store, which it reads from
+	if h.db, err = openStore(ctx, cfg, func(company string) { directory.Changed(company) }); err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, h.db.Close)
+	if err := h.db.Migrate(ctx); err != nil {
+		return h, err
+	}
+
+	master, err := openMaster(ctx, cfg, h.db)
+	if err != nil {
+		return h, err
+	}
+	minter := tenant.NewMinter(master.Derive("key pepper"))
+	directory = tenant.NewDirectory(h.db, h.db, minter, tenant.Options{CompanyLimits: companyLimits(cfg)})
+
+	following, stopFollowing := context.WithCancel(context.Background())
+	h.closers = append(h.closers, func() error { stopFollowing(); return nil })
+
+	book := ledger.Open(h.db, ledger.Options{})
+	h.closers = append(h.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		return book.Close(ctx)
+	})
+	tracer, stop, err := openTracer(ctx, cfg)
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, stop)
+
+	s, err := settings(cfg, h.prices)
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, func() error { h.gateway.CloseUpstream(); return nil })
+	h.gateway = web.New(web.Parts{
+		Tenants: directory, Registry: h.db, Keys: keystore.New(h.db, master, keystore.Options{}),
+		Limiter: limiter.NewLocal(limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal)}),
+		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
+	})
+	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
+		return h, err
+	}
+	return h, nil
+}
+
+// feedFailed tells of the store going away and coming back.
+func (h *house) feedFailed(err error) {
+	if err != nil {
+		h.log.Error("the store does not say what changed; known keys go on for max_stale", "error", err.Error())
+		return
+	}
+	h.log.Info("the store says again what changed")
+}
+
+// openMaster returns the master key. A database that was in use is never given
+// a new one: that would open nothing in it, and the next start would find a
+// file and go on with it.
+func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystore.Master, error) {
+	path := filepath.Join(cfg.Data, "master.key")
+	used, err := db.HasOperatorKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); used && cfg.MasterKey.Empty() && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("master.key is missing in %s, but the database was sealed with one: put it back, or set master_key", cfg.Data)
+	}
+	master, _, err := keystore.LoadMaster(path, provider.NewSecret(cfg.MasterKey.Reveal()))
+	if err != nil {
+		return nil, err
+	}
+	check := hex.EncodeToString(master.Derive("master key check"))
+	stored, err := db.Installation(ctx, "master_key_check", check)
+	if err != nil {
+		return nil, err
+	}
+	if stored != check {
+		return nil, errors.New("this is not the master key the database was sealed with: every key and credential in it would be refused")
+	}
+	return master, nil
+}
+
+// unlimited turns the configuration's 0 for "no limit" into the limiter's.
+func unlimited(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+func companyLimits(cfg *config.Config) tenant.Limits {
+	return tenant.Limits{RequestsPerMinute: cfg.Limits.RequestsPerMinute, TokensPerMinute: cfg.Limits.TokensPerMinute, Concurrent: cfg.Limits.ConcurrentRequests}
+}
+
+func openStore(ctx context.Context, cfg *config.Config, onChange func(string)) (*store.DB, error) {
+	return store.Open(ctx, store.Options{Path: filepath.Join(cfg.Data, "bulkhead.db"), OnChange: onChange})
+}
+
+// Bounds that no configuration changes.
+const (
+	maxAnswer   = 64 << 20         // bytes of one answer that is not a stream
+	bodyTimeout = 30 * time.Second // for header and body of a request to arrive
+)
+
+// settings makes of the configuration what a reload may change.
+func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
+	over := map[string]provider.Override{}
+	for name, p := range cfg.Providers {
+		over[name] = provider.Override{Kind: p.Kind, BaseURL: p.BaseURL}
+	}
+	vendors, problems := provider.Vendors(over, cfg.Upstream.AllowPrivate)
+	if len(problems) > 0 {
+		return web.Settings{}, errors.Join(problems...)
+	}
+	if prices == nil {
+		var err error
+		if prices, err = ledger.LoadPrices(); err != nil {
+			return web.Settings{}, err
+		}
+	}
+	u := cfg.Upstream
+	return web.Settings{
+		Router: router.New(vendors, prices),
+		Upstream: provider.NewClient(provider.Options{
+			Timeouts:     provider.Timeouts{Connect: u.Connect, Header: u.Header, Idle: u.Idle, Total: u.Total},
+			AllowPrivate: u.AllowPrivate,
+		}),
+		Vendors: vendors,
+		MaxBody: int64(cfg.MaxBodyBytes), MaxAnswer: maxAnswer,
+		BodiesTotal: int64(cfg.BodyBytesTotal), BodiesPerCompany: int64(cfg.BodyBytesCompany), BodyTimeout: bodyTimeout,
+		Keepalive: cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
+		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
+	}, nil
+}
+
+// reload applies the configuration as it now stands, or keeps the old one.
+func (h *house) reload(old *config.Config, file string, level *slog.LevelVar) *config.Config {
+	cfg, err := config.Load(file, os.Environ())
+	if err == nil {
+		var s web.Settings
+		if s, err = settings(cfg, h.prices); err == nil {
+			h.gateway.Reload(s)
+		}
+	}
+	h.gateway.Reloaded(err == nil)
+	if err != nil {
+		h.log.Error("the configuration was not reloaded; the old one stays", "error", err.Error())
+		return old
+	}
+	level.Set(cfg.Log.SlogLevel())
+	h.log.Info("the configuration was reloaded", "need_restart", cfg.Restart(old))
+	return cfg
+}
+
+func listen(addr string, t config.TLS) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	if t.Cert == "" {
+		return l, nil
+	}
+	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("cannot load the certificate: %w", err)
+	}
+	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+}

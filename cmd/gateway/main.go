@@ -1,0 +1,89 @@
+// Command gateway is Bulkhead: one OpenAI-compatible endpoint that serves many
+// companies and never mixes them. Run it without arguments for what it can do.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+// version is set by the linker in a release.
+var version = "dev"
+
+const usage = `Bulkhead, the multi-tenant LLM gateway
+
+  gateway serve   [-config FILE]       serve
+  gateway check   [-config FILE]       report every problem of the configuration
+  gateway migrate [-config FILE]       bring the database up to this version
+  gateway version
+
+These speak to a running gateway. -json prints one JSON object.
+
+  gateway company create NAME          make a company and show its first keys, once
+  gateway company list
+  gateway company suspend|resume|erase ID
+  gateway key create [-project ID] [-name NAME] [-kind live|test|admin] [-expires SECONDS]
+  gateway key revoke KEY_ID            the id, not the key
+  gateway credential set PROVIDER [-base-url URL] [-resource NAME]
+                                       reads the secret from standard input
+
+  BULKHEAD_URL           the public address (default http://127.0.0.1:8080)
+  BULKHEAD_ADMIN_URL     the operator's address (default http://127.0.0.1:8081)
+  BULKHEAD_OPERATOR_KEY  for company (default: the file operator.key in the data folder)
+  BULKHEAD_API_KEY       a company's admin key, for key and credential
+                         (default: the demo company's, from demo.json in the data folder)
+  BULKHEAD_DATA          the data folder (default ./data)
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := dispatch(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func dispatch(ctx context.Context, args []string) error {
+	name := ""
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	switch name {
+	case "serve":
+		return serve(ctx, args)
+	case "check":
+		return check(ctx, args)
+	case "migrate":
+		return migrate(ctx, args)
+	case "version":
+		fmt.Println(versionText())
+		return nil
+	case "company", "key", "credential":
+		return command(ctx, name, args)
+	case "", "help", "-h", "-help", "--help":
+		fmt.Print(usage)
+		return nil
+	}
+	return fmt.Errorf("unknown command %q; run gateway help", name)
+}
+
+func versionText() string {
+	text := "bulkhead " + version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		text += " " + info.GoVersion
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				text += " " + s.Value[:12]
+			}
+		}
+	}
+	return text
+}
