@@ -1,0 +1,92 @@
+// The management calls of the SDK for Node.
+
+import { ASK, adminClient, assert, check, client, env, openai, raises, run, shape } from './harness.mjs';
+
+const org = adminClient().admin.organization;
+const works = (key, model = 'up/ok') => client(key).chat.completions.create({ model, messages: ASK });
+const ids = async (pages) => {
+  const all = [];
+  for await (const x of pages) all.push(x.id);
+  return all;
+};
+
+check('projects', async () => {
+  const p = shape(await org.projects.create({ name: 'alpha' }),
+    { id: 'string', object: '=organization.project', created_at: 'int', archived_at: 'int?', name: '=alpha', status: '=active' });
+  assert.equal((await org.projects.retrieve(p.id)).name, 'alpha');
+  assert.equal((await org.projects.update(p.id, { name: 'beta' })).name, 'beta');
+  for (let i = 0; i < 4; i++) await org.projects.create({ name: `page ${i}` });
+  const listed = await ids(org.projects.list({ limit: 2 }));
+  assert(listed.includes(p.id) && new Set(listed).size === listed.length, listed.join(' '));
+  assert.deepEqual(listed, await ids(org.projects.list({ limit: 100 })));
+  shape(await org.projects.archive(p.id), { status: '=archived', archived_at: 'int' });
+  assert(!(await ids(org.projects.list())).includes(p.id), 'an archived project is listed');
+  assert((await ids(org.projects.list({ include_archived: true }))).includes(p.id), 'not listed when asked for');
+});
+
+check('service_accounts_and_keys', async () => {
+  const { serviceAccounts, apiKeys } = org.projects;
+  const p = await org.projects.create({ name: 'keys' });
+  const made = shape(await serviceAccounts.create(p.id, { name: 'robot' }), {
+    id: 'string', object: '=organization.project.service_account', name: '=robot', role: '=member', created_at: 'int',
+    api_key: {
+      id: 'string', object: '=organization.project.service_account.api_key', name: 'string', value: 'string', created_at: 'int', expires_at: 'int?',
+    },
+  });
+  const key = made.api_key.value;
+  await works(key);
+  assert.deepEqual(await ids(serviceAccounts.list(p.id)), [made.id]);
+  assert.equal((await serviceAccounts.update(made.id, { project_id: p.id, name: 'android' })).name, 'android');
+  assert.equal((await serviceAccounts.retrieve(made.id, { project_id: p.id })).name, 'android');
+  const second = await serviceAccounts.apiKeys.create(made.id, { project_id: p.id, name: 'second', expires_in_seconds: 3600 });
+  await works(second.value);
+
+  assert.equal((await ids(apiKeys.list(p.id, { limit: 1 }))).length, 2);
+  shape(await apiKeys.retrieve(made.api_key.id, { project_id: p.id }), {
+    id: 'string', object: '=organization.project.api_key', name: 'string', redacted_value: 'string', created_at: 'int',
+    last_used_at: 'int?', expires_at: 'int?', owner_project_access: '=active',
+    owner: { type: '=service_account', service_account: { id: '=' + made.id, name: 'string', created_at: 'int', role: 'string' } },
+  });
+  shape(await apiKeys.delete(made.api_key.id, { project_id: p.id }), { id: 'string', object: '=organization.project.api_key.deleted', deleted: 'bool' });
+  await raises(openai.AuthenticationError, { status: 401 }, () => works(key));
+  await works(second.value);
+  shape(await serviceAccounts.delete(made.id, { project_id: p.id }),
+    { id: '=' + made.id, object: '=organization.project.service_account.deleted', deleted: 'bool' });
+  await raises(openai.AuthenticationError, { status: 401 }, () => works(second.value));
+});
+
+check('admin_keys', async () => {
+  const made = shape(await org.adminAPIKeys.create({ name: 'deputy' }), {
+    id: 'string', object: '=organization.admin_api_key', name: '=deputy', value: 'string', redacted_value: 'string', created_at: 'int',
+    expires_at: 'int?', last_used_at: 'int?', owner: {},
+  });
+  const deputy = adminClient(made.value).admin.organization;
+  assert((await ids(deputy.projects.list())).includes(env.BULKHEAD_PROJECT));
+  assert((await ids(org.adminAPIKeys.list({ limit: 1 }))).includes(made.id));
+  shape(await org.adminAPIKeys.delete(made.id), { id: '=' + made.id, object: '=organization.admin_api_key.deleted', deleted: 'bool' });
+  await raises(openai.AuthenticationError, { status: 401 }, () => deputy.projects.list());
+  await raises(openai.NotFoundError, { status: 404, requestID: Boolean }, () => org.adminAPIKeys.retrieve(made.id));
+});
+
+check('model_permissions', async () => {
+  const { modelPermissions, serviceAccounts } = org.projects;
+  const p = await org.projects.create({ name: 'models' });
+  const key = (await serviceAccounts.create(p.id, { name: 'w' })).api_key.value;
+  shape(await modelPermissions.retrieve(p.id), { object: '=project.model_permissions', mode: '=deny_list' });
+  const denied = await modelPermissions.update(p.id, { mode: 'deny_list', model_ids: ['fast'] });
+  assert.deepEqual([denied.mode, denied.model_ids], ['deny_list', ['fast']]);
+  await raises(openai.NotFoundError, { code: 'model_not_found' }, () => works(key, 'fast'));
+  assert(!(await ids(client(key).models.list())).includes('fast'), 'a denied model is listed');
+  shape(await modelPermissions.delete(p.id), { object: '=project.model_permissions.deleted', deleted: 'bool' });
+  await works(key, 'fast');
+});
+
+check('unknown_ids_are_404', async () => {
+  const lost = (f) => raises(openai.NotFoundError, { status: 404, requestID: Boolean }, f);
+  await lost(() => org.projects.retrieve('proj_none'));
+  await lost(() => org.projects.serviceAccounts.delete('svc_acct_none', { project_id: env.BULKHEAD_PROJECT }));
+  await lost(() => org.projects.apiKeys.retrieve('key_none', { project_id: env.BULKHEAD_PROJECT }));
+  await lost(() => org.projects.rateLimits.listRateLimits('proj_none'));
+});
+
+await run();
