@@ -7,12 +7,18 @@ import (
 
 	"bulkhead/ledger"
 	"bulkhead/openai"
+	"bulkhead/tenant"
 )
 
 // BenchmarkAppendEntries appends batches of 200, which is what the journal
 // ships. One operation is one entry.
 func BenchmarkAppendEntries(b *testing.B) {
 	db, s := openWithCompany(b)
+	AppendMany(b, db, s)
+}
+
+// AppendMany is BenchmarkAppendEntries on any database.
+func AppendMany(b *testing.B, db *DB, s tenant.Scope) {
 	now := time.Now()
 	batch := make([]ledger.Booked, 0, 200)
 	b.ReportAllocs()

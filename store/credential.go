@@ -42,7 +42,7 @@ func (db *DB) DataKey(ctx context.Context, s tenant.Scope) (wrapped []byte, err 
 
 // PutDataKey implements keystore.Store.
 func (db *DB) PutDataKey(ctx context.Context, s tenant.Scope, wrapped []byte) (stored []byte, err error) {
-	err = db.write(ctx, s, func(t *tx) error {
+	err = db.add(ctx, s, func(t *tx) error {
 		if _, err := t.exec(dataKeyInserted, wrapped, micros(t.now)); err != nil {
 			return err
 		}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"bulkhead/ledger"
 	"bulkhead/openai"
@@ -15,13 +17,14 @@ const entryColumns = `id, request_id, project_id, key_id, kind, provider, model,
 
 const (
 	entryRows    = `SELECT ` + entryColumns + ` FROM entry WHERE company_id = $1`
-	entryBetween = ` AND (started_at, id) > ($2, $3) AND (started_at, id) < ($4, $5)`
+	entryBetween = ` AND id > $2 AND id < $3`
 )
 
+// An id begins with the time of the start, so the primary key is the order.
 var entryList = list[statement]{
 	statement{"entries_cursor", `SELECT started_at FROM entry WHERE company_id = $1 AND id = $2`},
-	statement{"entries_ascending", entryRows + entryBetween + ` ORDER BY started_at, id LIMIT $6`},
-	statement{"entries_descending", entryRows + entryBetween + ` ORDER BY started_at DESC, id DESC LIMIT $6`},
+	statement{"entries_ascending", entryRows + entryBetween + ` ORDER BY id LIMIT $4`},
+	statement{"entries_descending", entryRows + entryBetween + ` ORDER BY id DESC LIMIT $4`},
 }
 
 // entryAppended selects from the company so that an erased one gets no entry
@@ -43,25 +46,20 @@ var entryAppended = statement{"entry_appended",
 	WHERE entry.company_id = $1 AND entry.rank < excluded.rank`}
 
 // AppendEntries implements ledger.Store. Entries of a company that was erased
-// are left out: what was erased stays erased.
+// are left out: what was erased stays erased. A batch is one transaction.
 func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	return db.global(ctx, writing, func(t *tx) error {
-		// The SQLite driver starts a goroutine for each statement whose context
-		// can end, which costs more than the row. Between rows it is looked at.
-		t.ctx = context.WithoutCancel(ctx)
+	batch = inOrder(batch)
+	return db.global(ctx, adding, func(t *tx) error {
 		for i := range batch {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 			if err := t.enter(batch[i].Scope); err != nil {
 				return err
 			}
 			e, u := &batch[i].Entry, &batch[i].Entry.Usage
-			_, err := t.exec(entryAppended, e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, e.Provider, e.Model,
-				e.Requested, string(e.Outcome), int64(e.Rank), int64(e.Status),
+			err := t.send(entryAppended, e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
+				storable(e.Requested), string(e.Outcome), int64(e.Rank), int64(e.Status),
 				u.Input, u.CachedInput, u.CacheWrite, u.AudioInput, u.ImageInput,
 				u.Output, u.Reasoning, u.AudioOutput, u.ImageOutput, u.AcceptedPrediction, u.RejectedPrediction, u.Total,
 				e.Priced, e.CostNano, micros(e.StartedAt), micros(e.EndedAt))
@@ -69,15 +67,38 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 				return err
 			}
 		}
-		return nil
+		return t.flush()
 	})
+}
+
+// inOrder returns batch by company and id, what was appended first first. Two
+// gateways that append the same rows must do it in the same order, or each
+// could wait for the other.
+func inOrder(batch []ledger.Booked) []ledger.Booked {
+	sorted := true
+	for i := 1; i < len(batch) && sorted; i++ {
+		sorted = compareBooked(&batch[i-1], &batch[i]) <= 0
+	}
+	if sorted { // the batch of one company, as a rule
+		return batch
+	}
+	batch = slices.Clone(batch)
+	slices.SortStableFunc(batch, func(a, b ledger.Booked) int { return compareBooked(&a, &b) })
+	return batch
+}
+
+func compareBooked(a, b *ledger.Booked) int {
+	if c := strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Entry.ID, b.Entry.ID)
 }
 
 // Entries lists the company's entries, newest start first, whatever p.Desc says.
 func (db *DB) Entries(ctx context.Context, s tenant.Scope, p openai.Page) (all []ledger.Entry, more bool, err error) {
 	p.Desc = true
 	err = db.read(ctx, s.ID(), func(t *tx) error {
-		all, more, err = readPage(t, entryList, p, scanEntry, nil, nil)
+		all, more, err = readPageBy(byID, t, entryList, p, scanEntry, nil, nil)
 		return err
 	})
 	return all, more, err

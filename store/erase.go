@@ -47,6 +47,15 @@ var companyTables = []companyTable{
 		statement{"audit_count", `SELECT count(*) FROM audit WHERE company_id = $1`}},
 }
 
+// companyTableNames returns the names of all tables with a company's content.
+func companyTableNames() []string {
+	names := []string{"company"}
+	for _, t := range companyTables {
+		names = append(names, t.name)
+	}
+	return names
+}
+
 var companyTombstoned = statement{"company_tombstoned",
 	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4
 	WHERE company_id = $1`}

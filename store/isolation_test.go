@@ -5,37 +5,117 @@ package store_test
 import (
 	"os"
 	"os/exec"
+	"slices"
+	"sync"
 	"testing"
 
 	"bulkhead/store"
+	"bulkhead/store/pgtest"
 	"bulkhead/store/storetest"
 )
 
-// TestIsolation is the suite that must fail below.
-func TestIsolation(t *testing.T) { storetest.Isolation(t, openSQLite) }
+// The suites that run in processes of their own below, with statements that
+// have lost their company predicate.
+func TestIsolation(t *testing.T)         { storetest.Isolation(t, openSQLite) }
+func TestIsolationPostgres(t *testing.T) { storetest.Isolation(t, openPostgres) }
 
-// TestIsolationFails takes the company's predicate from each statement in turn
-// and runs the suite in a process of its own, which must fail each time.
-func TestIsolationFails(t *testing.T) {
+func TestIsolationUnprotected(t *testing.T) {
+	if os.Getenv("BULKHEAD_UNPROTECTED") != "1" {
+		t.Skip("runs in a process of its own")
+	}
+	storetest.Isolation(t, func(t testing.TB, onChange func(string)) *store.DB {
+		o := options(pgtest.Copy(t, "unprotected", migrate))
+		o.OnChange = onChange
+		return open(t, o)
+	})
+}
+
+// suite runs one of the suites with the predicate of that statement gone, and
+// returns whether it passes.
+func suite(t *testing.T, environ []string, name, unscoped string) bool {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(unscoped string) (passed bool) {
-		cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestIsolation$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), "BULKHEAD_UNSCOPED="+unscoped)
-		return cmd.Run() == nil
-	}
-	if !run("") {
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+name+"$", "-test.timeout=60s")
+	cmd.Env = append(slices.Clone(environ), "BULKHEAD_UNSCOPED="+unscoped, "REQUIRE_SERVERS=1")
+	return cmd.Run() == nil
+}
+
+// mutate takes the company's predicate from each statement in turn, and from
+// all at once. With it, want says whether the suite passes.
+func mutate(t *testing.T, environ []string, name string, want bool) {
+	t.Helper()
+	if !suite(t, environ, name, "") {
 		t.Fatal("the suite fails without any change")
 	}
 	names := store.Statements()
 	if len(names) < 30 {
 		t.Fatalf("only %d statements", len(names))
 	}
-	for _, name := range append(names, "*") {
-		if run(name) {
-			t.Errorf("the suite passes although statement %s has lost its company predicate", name)
-		}
+	work := make(chan string)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	as := 0
+	for range 2 {
+		wg.Go(func() {
+			for unscoped := range work {
+				passes := suite(t, environ, name, unscoped)
+				mu.Lock()
+				switch {
+				case passes == want:
+					as++
+				case passes:
+					t.Errorf("the suite passes although statement %s has lost its company predicate", unscoped)
+				default:
+					t.Errorf("row-level security does not hold statement %s without its company predicate", unscoped)
+				}
+				mu.Unlock()
+			}
+		})
 	}
+	for _, unscoped := range append(names, "*") {
+		work <- unscoped
+	}
+	close(work)
+	wg.Wait()
+	what := map[bool]string{true: "held by row-level security", false: "noticed"}[want]
+	t.Logf("%d statements, each in turn, and all at once: %d of %d %s", len(names), as, len(names)+1, what)
+}
+
+// Without row-level security each predicate counts: the suite must fail.
+func TestIsolationFails(t *testing.T) { mutate(t, os.Environ(), "TestIsolation", false) }
+
+// A database whose row-level security is off, and an Open that takes it.
+func TestIsolationFailsUnprotected(t *testing.T) {
+	pgtest.Copy(t, "unprotected", func(d pgtest.Database) error {
+		if err := migrate(d); err != nil {
+			return err
+		}
+		for _, table := range store.CompanyTables() {
+			d.Exec(t, `ALTER TABLE `+table+` DISABLE ROW LEVEL SECURITY`)
+		}
+		return nil
+	})
+	environ := append(pgtest.Environ(t), "BULKHEAD_UNPROTECTED=1")
+	mutate(t, environ, "TestIsolationUnprotected", false)
+	// Any other Open refuses it, also in this build.
+	if suite(t, pgtest.Environ(t), "TestOpensUnprotected", "") {
+		t.Error("a database without row-level security was opened")
+	}
+}
+
+// TestOpensUnprotected must fail: see above.
+func TestOpensUnprotected(t *testing.T) {
+	if os.Getenv(pgtest.Shared) == "" {
+		t.Skip("runs in a process of its own")
+	}
+	open(t, options(pgtest.Copy(t, "unprotected", migrate)))
+}
+
+// With row-level security the suite passes without any predicate.
+func TestIsolationHolds(t *testing.T) {
+	migrated(t) // makes the template
+	mutate(t, pgtest.Environ(t), "TestIsolationPostgres", true)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -66,13 +67,42 @@ func readMigrations(files fs.FS, kind string) ([]migration, error) {
 // Migrate brings the schema up to this version of the gateway, each step in
 // its own transaction: a crash leaves all of a step or nothing. It does nothing
 // where there is nothing to do. It refuses a database that a newer version has
-// migrated, and one whose steps were not these.
+// migrated, and one whose steps were not these. Only the owner can migrate
+// PostgreSQL, and the user of Options.URL is given its rights then; as Open
+// opens it, there is nothing to do.
 func (db *DB) Migrate(ctx context.Context) error {
 	all, err := readMigrations(migrationFiles, db.d.kind())
 	if err != nil {
 		return err
 	}
-	return db.migrate(ctx, all)
+	if !db.d.migrates() {
+		return db.migrated(ctx, all)
+	}
+	if err := db.migrate(ctx, all); err != nil {
+		return err
+	}
+	return db.d.grant(ctx)
+}
+
+// migrated fails unless all steps were taken.
+func (db *DB) migrated(ctx context.Context, all []migration) error {
+	return db.global(ctx, reading, func(t *tx) error {
+		pending, err := t.pending(all)
+		if newer, ok := errors.AsType[*newerError](err); ok && newer.name > all[len(all)-1].name {
+			// While gateways are replaced one by one, those of the version before
+			// start too: a step may not be one that they cannot live with.
+			return nil
+		}
+		switch {
+		case errors.Is(err, errNoTable):
+			return errors.New("the database is empty: run `gateway migrate` as its owner")
+		case err != nil:
+			return err
+		case len(pending) > 0:
+			return fmt.Errorf("the database is not migrated to %s: run `gateway migrate` as its owner", pending[len(pending)-1].name)
+		}
+		return nil
+	})
 }
 
 func (db *DB) migrate(ctx context.Context, all []migration) error {
@@ -80,6 +110,9 @@ func (db *DB) migrate(ctx context.Context, all []migration) error {
 		left := 0
 		err := db.global(ctx, writing, func(t *tx) error {
 			// In the transaction, so that of two gateways one finds it done.
+			if err := t.s.lockSchema(ctx); err != nil {
+				return fmt.Errorf("cannot lock the schema: %w", err)
+			}
 			if _, err := t.exec(migrationTable); err != nil {
 				return err
 			}
@@ -104,11 +137,14 @@ func (db *DB) migrate(ctx context.Context, all []migration) error {
 // Migrate would refuse.
 func (db *DB) Pending(ctx context.Context) ([]string, error) {
 	all, err := readMigrations(migrationFiles, db.d.kind())
-	if err != nil {
-		return nil, err
+	if err != nil || !db.d.migrates() {
+		return nil, err // Open has refused what was not migrated
 	}
 	var names []string
 	err = db.global(ctx, writing, func(t *tx) error {
+		if err := t.s.lockSchema(ctx); err != nil {
+			return err
+		}
 		if _, err := t.exec(migrationTable); err != nil {
 			return err
 		}
@@ -119,6 +155,13 @@ func (db *DB) Pending(ctx context.Context) ([]string, error) {
 		return err
 	})
 	return names, err
+}
+
+// newerError says that a step was taken that this version does not know.
+type newerError struct{ name string }
+
+func (e *newerError) Error() string {
+	return "the database was migrated by a newer version of the gateway: migration " + e.name + " is not known here"
 }
 
 // pending returns the steps of all that were not taken yet.
@@ -146,7 +189,10 @@ func (t *tx) pending(all []migration) ([]migration, error) {
 		delete(applied, m.name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(applied)) {
-		return nil, fmt.Errorf("the database was migrated by a newer version of the gateway: migration %s is not known here", name)
+		if len(pending) > 0 {
+			return nil, fmt.Errorf("the database has migration %s, but not %s", name, pending[0].name)
+		}
+		return nil, &newerError{name}
 	}
 	return pending, nil
 }

@@ -11,7 +11,7 @@ import (
 const maxPage = 1000
 
 // list is a list that is read in pages, in either direction. The order is by a
-// time and then the id, from an older end to a newer one.
+// time and then the id, from an older end to a newer one; see also byID.
 //
 // cursor finds the time of the row with the id $2. ascending and descending
 // find the rows strictly between two places: $2 and $3 are the time and id of
@@ -34,14 +34,30 @@ type place struct {
 	id string
 }
 
+// order says where the arguments of a list put its two places.
+type order func(older, newer place) []any
+
+func byTime(older, newer place) []any { return []any{older.at, older.id, newer.at, newer.id} }
+
+// byID is the order of rows whose ids begin with the time: $2 is the older id,
+// $3 the newer, $4 how many rows at most.
+func byID(older, newer place) []any { return []any{older.id, newer.id} }
+
+// lastID comes after every id, by bytes.
+const lastID = "\U0010FFFF"
+
 // readPage reads one page of l. within narrows the cursor and the list, also
 // the list alone. A cursor that is not there is errNoRow.
 func readPage[T any, S anyStatement](t *tx, l list[S], p openai.Page, scan func(row) (T, error), within, also []any) ([]T, bool, error) {
+	return readPageBy(byTime, t, l, p, scan, within, also)
+}
+
+func readPageBy[T any, S anyStatement](by order, t *tx, l list[S], p openai.Page, scan func(row) (T, error), within, also []any) ([]T, bool, error) {
 	limit := p.Limit
 	if limit <= 0 || limit > maxPage {
 		limit = maxPage
 	}
-	old, young := place{math.MinInt64, ""}, place{math.MaxInt64, ""}
+	old, young := place{math.MinInt64, ""}, place{math.MaxInt64, lastID}
 	after, before := &old, &young
 	if p.Desc {
 		after, before = before, after
@@ -65,7 +81,7 @@ func readPage[T any, S anyStatement](t *tx, l list[S], p openai.Page, scan func(
 	if p.Desc != backwards {
 		st = l.descending
 	}
-	args := []any{old.at, old.id, young.at, young.id, limit + 1}
+	args := append(by(old, young), limit+1)
 	args = append(append(args, within...), also...)
 	var items []T
 	err := t.query(st, func(r row) error {

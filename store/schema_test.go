@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -77,7 +78,7 @@ func TestSchema(t *testing.T) {
 // rules for a company's.
 func schemaProblems(t *testing.T, db *DB) (bad []string) {
 	t.Helper()
-	company := tableNames()
+	company := companyTableNames()
 	live := db.strings(t, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
 	for _, name := range append(company, globalTables...) {
 		if !slices.Contains(live, name) {
@@ -215,6 +216,31 @@ func TestErasedBytes(t *testing.T) {
 	}
 	if found() {
 		t.Error("the erased data key is still in the files")
+	}
+}
+
+// TestEntriesAreNotSorted checks that a page of entries is read from the
+// primary key as it is.
+func TestEntriesAreNotSorted(t *testing.T) {
+	db, s := openWithCompany(t)
+	for _, st := range []statement{entryList.ascending, entryList.descending} {
+		found, err := db.d.(*sqlite).db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+st.text, s.ID().String(), "", lastID, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for found.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := found.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(detail, "SEARCH entry USING INDEX sqlite_autoindex_entry_1") {
+				t.Errorf("%s: %s", st.name, detail)
+			}
+		}
+		if err := errors.Join(found.Err(), found.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -89,7 +89,9 @@ func (s *sqlite) connect(ctx context.Context) error {
 	}
 }
 
-func (s *sqlite) kind() string { return "sqlite" }
+func (s *sqlite) kind() string                { return "sqlite" }
+func (s *sqlite) migrates() bool              { return true }
+func (s *sqlite) grant(context.Context) error { return nil } // to whom the file belongs
 
 func (s *sqlite) close() (err error) {
 	s.once.Do(func() {
@@ -102,7 +104,7 @@ func (s *sqlite) close() (err error) {
 
 func (s *sqlite) begin(ctx context.Context, m mode) (session, error) {
 	p, begin := s.reader, sqlText("BEGIN")
-	if m == writing {
+	if m != reading {
 		// IMMEDIATE takes the write lock now. Taken later it could be refused,
 		// since what was read by then may be old.
 		p, begin = s.writer, "BEGIN IMMEDIATE"
@@ -159,7 +161,10 @@ type sqliteSession struct {
 	c *conn
 }
 
-func (x *sqliteSession) as(context.Context, string) error { return nil } // SQLite has no row-level security
+// SQLite has no row-level security, and who writes is alone.
+func (x *sqliteSession) as(context.Context, string) error         { return nil }
+func (x *sqliteSession) asOperator(context.Context, string) error { return nil }
+func (x *sqliteSession) lockSchema(context.Context) error         { return nil }
 
 func (x *sqliteSession) exec(ctx context.Context, text sqlText, args []any) (n int64, err error) {
 	cmd, err := x.c.command(ctx, text)
@@ -178,6 +183,18 @@ func (x *sqliteSession) exec(ctx context.Context, text sqlText, args []any) (n i
 	})
 	return n, err
 }
+
+func (x *sqliteSession) send(ctx context.Context, text sqlText, args []any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The driver starts a goroutine for each statement whose context can end,
+	// which costs more than a row.
+	_, err := x.exec(context.Background(), text, args)
+	return err
+}
+
+func (x *sqliteSession) flush(context.Context) error { return nil }
 
 func (x *sqliteSession) query(ctx context.Context, text sqlText, args []any) (rows, error) {
 	st, err := x.c.prepared(ctx, text)

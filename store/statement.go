@@ -86,6 +86,7 @@ func globalStatements() []globalStatement {
 		changeCounted, changePut, changesSince,
 		migrationRecorded, migrationTable, migrationsApplied,
 		operatorKeyInserted, operatorKeyOne, operatorKeysCounted,
+		policiesAsked, serverAsked, strongRoles, tablesAsked,
 	}
 }
 

@@ -14,20 +14,11 @@ import (
 	"testing"
 )
 
-// tableNames returns the tables with company content.
-func tableNames() []string {
-	names := []string{"company"}
-	for _, t := range companyTables {
-		names = append(names, t.name)
-	}
-	return names
-}
-
 // unscoped returns the mentions of companies' tables in a text that have no
 // predicate company_id = $1 of their own.
 func unscoped(text string) []string {
 	var bad []string
-	tables := strings.Join(tableNames(), "|")
+	tables := strings.Join(companyTableNames(), "|")
 	// A table with the word before it, and its alias if it has one.
 	mention := regexp.MustCompile(`\b(FROM|JOIN|UPDATE|INTO|,)\s+(` + tables + `)\b(?:\s+AS\s+(\w+))?`)
 	found := mention.FindAllStringSubmatch(text, -1)
@@ -63,12 +54,12 @@ func TestEveryStatementNamesItsCompany(t *testing.T) {
 		if bad := unscoped(st.text); len(bad) > 0 {
 			t.Errorf("%s: %q in\n%s", st.name, bad, st.text)
 		}
-		if !regexp.MustCompile(`\b(` + strings.Join(tableNames(), "|") + `)\b`).MatchString(st.text) {
+		if !regexp.MustCompile(`\b(` + strings.Join(companyTableNames(), "|") + `)\b`).MatchString(st.text) {
 			t.Errorf("%s is on no company's table:\n%s", st.name, st.text)
 		}
 	}
 	for _, st := range globalStatements() {
-		if m := regexp.MustCompile(`\b(FROM|JOIN|UPDATE|INTO)\s+(` + strings.Join(tableNames(), "|") + `)\b`).FindString(st.text); m != "" {
+		if m := regexp.MustCompile(`\b(FROM|JOIN|UPDATE|INTO)\s+(` + strings.Join(companyTableNames(), "|") + `)\b`).FindString(st.text); m != "" {
 			t.Errorf("global statement %s has %s", st.name, m)
 		}
 	}

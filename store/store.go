@@ -1,7 +1,7 @@
 // Package store owns all SQL of the gateway and the database it runs in: one
-// SQLite file. It keeps companies and their policy, sealed credentials, the
-// ledger and the audit log. It decides nothing: who may do what is decided
-// before a Scope reaches it.
+// SQLite file, or PostgreSQL. It keeps companies and their policy, sealed
+// credentials, the ledger and the audit log. It decides nothing: who may do what
+// is decided before a Scope reaches it.
 //
 // Two rules hold for every line of it:
 //
@@ -10,6 +10,10 @@
 //     Scope it was begun with. Nobody passes a company's id by hand.
 //   - A statement is a constant that is declared once and listed in
 //     Statements. Nothing puts SQL together at run time.
+//
+// Postgres has row-level security under the first rule: a transaction sees the
+// rows of the one company that it was begun for, also through a statement that
+// has forgotten its predicate. Open refuses a database where this does not hold.
 //
 // The text of the statements is for SQLite and Postgres alike: $1 placeholders,
 // ids as TEXT, times as BIGINT of microseconds since 1970 (0: never), money as
@@ -24,12 +28,28 @@ import (
 	"bulkhead/tenant"
 )
 
-// Options say where the data is.
+// Options say where the data is: Path or URL.
 type Options struct {
 	// Path is the SQLite file. Its folder is made if it is not there, for the
 	// owner only; so is the file. Nobody else may have the folder in use: main
 	// locks it.
 	Path string
+
+	// URL is the PostgreSQL database as the gateway uses it at run time,
+	// postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full. USER must
+	// own nothing and must be held by row-level security.
+	URL string
+	// OwnerURL is the same database as its owner uses it, who migrates; see
+	// OpenOwner. Open does not need it.
+	OwnerURL string
+	// MaxConns is how many connections there are at most; default 10.
+	MaxConns int
+	// ConnectTimeout bounds making a connection; default 5 s.
+	ConnectTimeout time.Duration
+	// StatementTimeout bounds a statement with its waiting for locks, and how
+	// long a transaction may stay idle; default 10 s. Migrations are not bound.
+	StatementTimeout time.Duration
+
 	// OnChange is called with the company's id after each commit that changed
 	// its policy, before the method that changed it returns. It must not call
 	// the store. nil is none.
@@ -38,33 +58,56 @@ type Options struct {
 	Now func() time.Time
 }
 
-// DB is the store. Its methods may be called from many goroutines; writes go
-// one after the other. A context that ends stops the statement under way, and
-// then nothing of its transaction is kept.
+// DB is the store. Its methods may be called from many goroutines; changes of
+// one company's policy go one after the other. A context that ends stops the
+// statement under way, and then nothing of its transaction is kept.
 type DB struct {
 	d        driver
 	o        Options
 	executed atomic.Int64
 }
 
-// Open opens the database, making it if it is not there. Call Migrate before
-// anything else.
+// Open opens the database. A SQLite file is made if it is not there, and Migrate
+// must be called before anything else. A PostgreSQL database must have been
+// migrated (see OpenOwner), and Open refuses it where row-level security does
+// not hold for the user of URL: the error lists everything that is wrong.
 func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.URL != "" {
+		return openRuntime(ctx, o)
+	}
+	d, err := openSQLite(ctx, o.Path)
+	if err != nil {
+		return nil, err
+	}
+	return newDB(d, o), nil
+}
+
+// OpenOwner opens the database for Pending and Migrate and nothing else: as
+// Options.OwnerURL if the database is PostgreSQL.
+func OpenOwner(ctx context.Context, o Options) (*DB, error) {
+	if o.URL == "" && o.OwnerURL == "" {
+		return Open(ctx, o)
+	}
+	return openOwner(ctx, o)
+}
+
+func newDB(d driver, o Options) *DB {
 	if o.OnChange == nil {
 		o.OnChange = func(string) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d, err := openSQLite(ctx, o.Path)
-	if err != nil {
-		return nil, err
-	}
-	return &DB{d: d, o: o}, nil
+	return &DB{d: d, o: o}
 }
 
 // Close waits for what is under way and closes the database. It is safe to call twice.
 func (db *DB) Close() error { return db.d.close() }
+
+// Ping asks the database whether it is there.
+func (db *DB) Ping(ctx context.Context) error {
+	return db.global(ctx, reading, func(*tx) error { return nil })
+}
 
 // Executed counts the statements run so far, so that a test can prove that a
 // path runs none.
@@ -75,9 +118,10 @@ func (db *DB) read(ctx context.Context, id tenant.ID, fn func(*tx) error) error 
 	return db.run(ctx, &tx{company: id.String()}, reading, fn)
 }
 
-// write runs fn in one transaction on the company's data.
-func (db *DB) write(ctx context.Context, s tenant.Scope, fn func(*tx) error) error {
-	return db.run(ctx, &tx{company: s.ID().String(), actor: s.Actor()}, writing, fn)
+// add runs fn in one transaction that adds rows to the company's, beside others
+// that do the same. Only what holds then may be done so.
+func (db *DB) add(ctx context.Context, s tenant.Scope, fn func(*tx) error) error {
+	return db.run(ctx, &tx{company: s.ID().String(), actor: s.Actor()}, adding, fn)
 }
 
 // change runs fn as one change of the company's policy. A company that is
@@ -130,6 +174,11 @@ func (db *DB) run(ctx context.Context, t *tx, m mode, fn func(*tx) error) error 
 	t.ctx, t.s, t.d, t.executed, t.now = ctx, s, db.d, &db.executed, db.o.Now()
 	if t.company != "" {
 		if err := s.as(ctx, t.company); err != nil {
+			return err
+		}
+	}
+	if t.act {
+		if err := s.asOperator(ctx, t.actor); err != nil {
 			return err
 		}
 	}

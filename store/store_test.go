@@ -43,8 +43,13 @@ func TestSQLite(t *testing.T) { storetest.Run(t, openSQLite) }
 
 // TestKeystore runs the contract of package keystore on the real store.
 func TestKeystore(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) { testKeystore(t, openSQLite) })
+	t.Run("Postgres", func(t *testing.T) { testKeystore(t, openPostgres) })
+}
+
+func testKeystore(t *testing.T, open storetest.Open) {
 	keystoretest.RunStore(t, func(t *testing.T) (keystore.Store, func() tenant.Scope) {
-		db := openSQLite(t, func(string) {})
+		db := open(t, func(string) {})
 		dir := tenant.NewDirectory(db, db, tenant.NewMinter(tenanttest.Pepper), tenant.Options{})
 		return db, func() tenant.Scope {
 			t.Helper()

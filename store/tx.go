@@ -22,6 +22,10 @@ type driver interface {
 	scrub(ctx context.Context) error
 	// kind is the folder of the migrations that only this kind of database has.
 	kind() string
+	// migrates says whether the connections may change the schema.
+	migrates() bool
+	// grant gives who uses the database at run time the rights to do so.
+	grant(ctx context.Context) error
 	close() error
 }
 
@@ -29,7 +33,8 @@ type mode int
 
 const (
 	reading mode = iota // one consistent view, no writes
-	writing
+	writing             // nobody else writes the company's rows meanwhile
+	adding              // only others that are adding do: for rows that need no other
 )
 
 // session is one transaction.
@@ -37,8 +42,16 @@ type session interface {
 	// as makes the session that company's from here on: with row-level
 	// security, the rows of no other can be seen.
 	as(ctx context.Context, company string) error
+	// asOperator lets the session see every company's own row, and no other.
+	asOperator(ctx context.Context, actor string) error
+	// lockSchema makes the session the only one that migrates, until it ends.
+	lockSchema(ctx context.Context) error
 	exec(ctx context.Context, text sqlText, args []any) (rowsAffected int64, err error)
 	query(ctx context.Context, text sqlText, args []any) (rows, error)
+	// send is exec for one of many: it may wait to go together with others, at
+	// the latest until flush. args are the session's from then on.
+	send(ctx context.Context, text sqlText, args []any) error
+	flush(ctx context.Context) error
 	// script runs several statements without arguments.
 	script(ctx context.Context, text sqlText) error
 	// commit ends the session, whatever it returns.
@@ -58,6 +71,7 @@ type row interface{ Scan(dest ...any) error }
 var (
 	errUnique  = errors.New("a row with this key is there already")
 	errForeign = errors.New("a row that this one refers to is not there")
+	errNoTable = errors.New("a table is not there")
 	errNoRow   = tenant.ErrNotFound
 )
 
@@ -95,6 +109,23 @@ func (t *tx) exec(st anyStatement, args ...any) (int64, error) {
 		return 0, t.failed(name, err)
 	}
 	return n, nil
+}
+
+// send is exec for one of many statements, after which flush is called. An
+// error may be told by a later send or by flush.
+func (t *tx) send(st anyStatement, args ...any) error {
+	name, text, args := t.bind(st, args)
+	if err := t.s.send(t.ctx, text, args); err != nil {
+		return t.failed(name, err)
+	}
+	return nil
+}
+
+func (t *tx) flush() error {
+	if err := t.s.flush(t.ctx); err != nil {
+		return t.failed("the last of a batch", err)
+	}
+	return nil
 }
 
 // query runs a statement and gives each row to scan.
@@ -141,7 +172,11 @@ func (t *tx) failed(name string, err error) error {
 	if t.ctx.Err() != nil {
 		return t.ctx.Err()
 	}
-	return fmt.Errorf("cannot run statement %q: %w", name, t.d.classify(err))
+	err = t.d.classify(err)
+	if err == errNoRow {
+		return err
+	}
+	return fmt.Errorf("cannot run statement %q: %w", name, err)
 }
 
 // must turns "no row was changed" into errNoRow.

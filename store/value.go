@@ -75,6 +75,15 @@ func checkName(field, name string) error {
 	return nil
 }
 
+// storable returns s as a database can store it: without what is no UTF-8, and
+// without NUL. An entry is booked whatever a model was called.
+func storable(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 // forKeystore turns the errors of the store into those of keystore.Store.
 func forKeystore(err error) error {
 	switch {

@@ -83,7 +83,9 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	must(t, db.PutCredential(ctx, s, sealed("cred_same", "same", 1)))
 	e := entry("att_same", at)
 	e.RequestID, e.Rank = name+" request", ledger.Estimate
-	must(t, db.AppendEntries(ctx, []ledger.Booked{{Scope: s, Entry: e}}))
+	then := e
+	then.ID = "att_then"
+	must(t, db.AppendEntries(ctx, book(s, e, then)))
 }
 
 func sealed(id, provider string, version int64) keystore.Sealed {

@@ -293,8 +293,12 @@ func testWarm(t *testing.T, open Open) {
 func testClosed(t *testing.T, open Open) {
 	w := newWorld(t, open)
 	s, _ := w.company("acme")
+	must(t, w.db.Ping(w.ctx()))
 	must(t, w.db.Close())
 	must(t, w.db.Close())
+	if w.db.Ping(w.ctx()) == nil {
+		t.Error("a closed store is there")
+	}
 	if _, err := w.db.Project(w.ctx(), s, firstProject); err == nil {
 		t.Error("a closed store answers")
 	}

@@ -36,7 +36,9 @@ func Run(t *testing.T, open Open) {
 		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys},
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
-		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries},
+		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
+		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
+		{"RacingFeed", testRacingFeed},
 		{"Parallel", testParallel}, {"Cancelled", testCancelled}, {"Warm", testWarm}, {"Closed", testClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open) })

@@ -1,3 +1,19 @@
+-- Ids and names are compared by their bytes, as in SQLite: ids that begin with a
+-- time are then in its order, whatever the language of the database.
+DO $$
+DECLARE
+  text_column RECORD;
+BEGIN
+  FOR text_column IN
+    SELECT table_name, column_name FROM information_schema.columns
+    WHERE table_schema = current_schema() AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'
+      AND table_name IN ('company', 'project', 'model_limit', 'service_account', 'api_key', 'route', 'credential',
+        'data_key', 'entry', 'audit', 'change', 'installation', 'operator_key', 'operator_act')
+  LOOP
+    EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE TEXT COLLATE "C"', text_column.table_name, text_column.column_name);
+  END LOOP;
+END $$;
+
 -- Row-level security: a row is there only for the company that the transaction
 -- has set. FORCE holds for the owner of the tables too. Where nothing is set,
 -- the setting is NULL or, after an earlier transaction, '': no row is there.
@@ -50,6 +66,7 @@ BEGIN
     CREATE ROLE bulkhead_runtime NOLOGIN NOSUPERUSER NOBYPASSRLS;
   END IF;
 END $$;
+DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO bulkhead_runtime', current_schema()); END $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON company, project, model_limit, service_account, api_key, route,
   credential, data_key, entry, change, change_counter, installation, operator_key TO bulkhead_runtime;
 GRANT SELECT, INSERT, DELETE ON audit TO bulkhead_runtime;
