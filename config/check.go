@@ -27,6 +27,11 @@ func (c *Config) Check() error {
 	if !c.MasterKey.Empty() && c.MasterKeyBytes() == nil {
 		p.add("master_key", "must be 32 bytes, as 64 hex digits or as base64")
 	}
+	p.postgres("postgres_url", c.PostgresURL)
+	p.postgres("postgres_owner_url", c.PostgresOwnerURL)
+	if c.PostgresURL.Empty() && !c.PostgresOwnerURL.Empty() {
+		p.add("postgres_url", "must be set where postgres_owner_url is: it names the user the gateway runs as")
+	}
 	if c.MaxBodyBytes > c.BodyBytesCompany {
 		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
 	}
@@ -50,6 +55,18 @@ func (c *Config) Check() error {
 	}
 	p.tls(c.TLS)
 	return p.err()
+}
+
+// postgres says what is wrong with the URL of a database. It holds a password,
+// so nothing of it is repeated.
+func (p *Problems) postgres(key string, s Secret) {
+	if s.Empty() {
+		return
+	}
+	u, err := url.Parse(s.Reveal())
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Host == "" || u.User.Username() == "" || strings.Trim(u.Path, "/") == "" {
+		p.add(key, "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
 }
 
 // entries holds every key against its tags.

@@ -46,6 +46,19 @@ type Config struct {
 	// Default empty.
 	MasterKey Secret `yaml:"master_key" restart:"yes"`
 
+	// The PostgreSQL database of many gateways, as they use it at run time:
+	// postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full. USER owns
+	// nothing and is held by row-level security, or the gateway does not start.
+	// All gateways of a database need the same master_key. Empty: SQLite in the
+	// data folder, for one gateway.
+	// Default empty.
+	PostgresURL Secret `yaml:"postgres_url" restart:"yes"`
+
+	// The same database as its owner uses it, for gateway migrate, which makes
+	// the schema and the user of postgres_url. serve does not need it.
+	// Default empty.
+	PostgresOwnerURL Secret `yaml:"postgres_owner_url" restart:"yes"`
+
 	// auto makes a company to play with at the first start, and writes its keys
 	// to demo.json in the data folder, but only while listen is on loopback; off
 	// never does.

@@ -50,6 +50,12 @@ func TestCheck(t *testing.T) {
 	f("data", "must be a folder", func(c *Config) { c.Data = file })
 	f("master_key", "32 bytes", func(c *Config) { c.MasterKey = NewSecret("abcd") })
 	f("demo", "auto or off", func(c *Config) { c.Demo = "on" })
+	const database = "must be postgres://"
+	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("mysql://u:p@h/d") })
+	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("postgres://h/d") })
+	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("postgres://u@h") })
+	f("postgres_owner_url", database, func(c *Config) { c.PostgresURL, c.PostgresOwnerURL = NewSecret("postgres://u@h/d"), NewSecret("u@h/d") })
+	f("postgres_url", "names the user", func(c *Config) { c.PostgresOwnerURL = NewSecret("postgres://u@h/d") })
 	f("shutdown_timeout", "0 or 1s to 1h", func(c *Config) { c.ShutdownTimeout = time.Millisecond })
 	f("shutdown_timeout", "not -1s", func(c *Config) { c.ShutdownTimeout = -time.Second })
 	f("max_body_bytes", "1KiB to 1GiB", func(c *Config) { c.MaxBodyBytes = 1023 })

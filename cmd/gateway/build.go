@@ -63,9 +63,6 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	h.closers = append(h.closers, h.db.Close)
-	if err := h.db.Migrate(ctx); err != nil {
-		return h, err
-	}
 
 	master, err := openMaster(ctx, cfg, h.db)
 	if err != nil {
@@ -153,8 +150,27 @@ func companyLimits(cfg *config.Config) tenant.Limits {
 	return tenant.Limits{RequestsPerMinute: cfg.Limits.RequestsPerMinute, TokensPerMinute: cfg.Limits.TokensPerMinute, Concurrent: cfg.Limits.ConcurrentRequests}
 }
 
+// storeOptions say where the data is.
+func storeOptions(cfg *config.Config, onChange func(string)) store.Options {
+	o := store.Options{URL: cfg.PostgresURL.Reveal(), OwnerURL: cfg.PostgresOwnerURL.Reveal(), OnChange: onChange}
+	if o.URL == "" {
+		o.Path = filepath.Join(cfg.Data, "bulkhead.db")
+	}
+	return o
+}
+
+// openStore opens the store as the gateway uses it. A file of its own it brings
+// up to this version; a database it shares is the owner's to migrate.
 func openStore(ctx context.Context, cfg *config.Config, onChange func(string)) (*store.DB, error) {
-	return store.Open(ctx, store.Options{Path: filepath.Join(cfg.Data, "bulkhead.db"), OnChange: onChange})
+	o := storeOptions(cfg, onChange)
+	db, err := store.Open(ctx, o)
+	if err != nil || o.URL != "" {
+		return db, err
+	}
+	if err := db.Migrate(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 // Bounds that no configuration changes.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"bulkhead/config"
+	"bulkhead/store"
 )
 
 // load reads the configuration that args name.
@@ -123,9 +124,10 @@ func lockData(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// check loads the configuration, which reports every problem at once, and says
-// what is worth knowing although it is allowed.
-func check(_ context.Context, args []string) error {
+// check loads the configuration, which reports every problem at once, says what
+// is worth knowing although it is allowed, and reaches the database if it is
+// another server's. It changes nothing.
+func check(ctx context.Context, args []string) error {
 	cfg, _, err := load("check", args)
 	if err != nil {
 		return err
@@ -135,6 +137,14 @@ func check(_ context.Context, args []string) error {
 	}
 	if _, err := settings(cfg, nil); err != nil {
 		return err
+	}
+	if !cfg.PostgresURL.Empty() {
+		db, err := store.Open(ctx, storeOptions(cfg, nil))
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		fmt.Println("PostgreSQL: reached; the schema is this version's, and row-level security holds for the gateway's user")
 	}
 	fmt.Println("the configuration is good")
 	return nil
@@ -150,7 +160,10 @@ func migrate(ctx context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	db, err := openStore(ctx, cfg, nil)
+	if !cfg.PostgresURL.Empty() && cfg.PostgresOwnerURL.Empty() {
+		return errors.New("postgres_owner_url is not set: only the owner of the database can migrate it")
+	}
+	db, err := store.OpenOwner(ctx, storeOptions(cfg, nil))
 	if err != nil {
 		return err
 	}
