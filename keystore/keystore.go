@@ -1,12 +1,13 @@
-// Package keystore owns the companies' provider credentials. They are sealed in
-// a Store: each company has a random data key, wrapped by a key that is derived
-// from the Master, and each credential is sealed with its company's data key.
+// Package keystore owns the companies' provider credentials. A Keystore keeps
+// them sealed in a Store: each company has a random data key, wrapped by a key
+// that is derived from the Master, and each credential is sealed with its
+// company's data key. A Vault keeps them in HashiCorp Vault or OpenBao.
 //
-// What opens belongs where it was found: the ciphertext is bound to company,
-// credential, version and provider, and names them once more inside. Whatever
-// does not fit is an error, and never is another credential used instead. One
-// thing cannot be seen: that somebody who can write to the database put a whole
-// earlier row back.
+// What opens belongs where it was found: a ciphertext is bound to company,
+// credential, version and provider, and names them once more inside; a secret in
+// Vault names company and provider. Whatever does not fit is an error, and never
+// is another credential used instead. One thing cannot be seen: that somebody who
+// can write to the database, or to Vault, put a whole earlier one back.
 //
 // Secrets go in, and come out only to be sent to the provider: nothing here
 // shows one.
@@ -16,12 +17,9 @@ import (
 	"context"
 	"crypto/cipher"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"bulkhead/fault"
 	"bulkhead/provider"
@@ -40,10 +38,28 @@ type Reader interface {
 	Credential(ctx context.Context, s tenant.Scope, provider string) (provider.Credential, error)
 }
 
-// Options bound a Keystore. Zero values take the defaults.
+// Keeper keeps credentials and gives them out. Keystore and Vault are the two.
+type Keeper interface {
+	Reader
+	// Put stores n as the company's credential for n.Provider, in place of the
+	// one there was: calls under way end with the old one, the next take the new
+	// one. The errors are faults: Invalid with Param, Conflict if others change
+	// the same one all the time, Unavailable.
+	Put(ctx context.Context, s tenant.Scope, n NewCredential) (Sealed, error)
+	// List returns all of the company's credentials, without Blob, by creation.
+	List(ctx context.Context, s tenant.Scope) ([]Sealed, error)
+	// Delete removes a credential. It returns a fault of kind NotFound for one
+	// that is not there or another company's.
+	Delete(ctx context.Context, s tenant.Scope, id string) error
+	// Forget drops what is in memory of the company with that id.
+	Forget(company string)
+}
+
+// Options bound what is kept in memory. Zero values take the defaults.
 type Options struct {
 	// TTL is how long an opened credential and an opened data key are kept in
-	// memory; default 5 minutes.
+	// memory; default 5 minutes. Those from Vault live up to a tenth shorter or
+	// longer, so that not all that were read together are read again together.
 	TTL time.Duration
 	// Cached is how many opened credentials are kept; default 100,000.
 	Cached int
@@ -52,27 +68,14 @@ type Options struct {
 	// CachedDataKeys is how many opened data keys are kept; default 10,000.
 	CachedDataKeys int
 	// LoadTimeout bounds a load, which is shared and so does not end with the
-	// request that began it; default 5 s.
+	// request that began it; default 5 s, from Vault 2 s.
 	LoadTimeout time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
 
-// Keystore keeps sealed credentials in a Store.
-type Keystore struct {
-	store    Store
-	wrap     cipher.AEAD // wraps data keys
-	o        Options
-	now      func() time.Time
-	opened   *cache[provider.Credential] // by provider
-	dataKeys *cache[cipher.AEAD]
-	loading  singleflight.Group
-}
-
-var _ Reader = (*Keystore)(nil)
-
-// New returns a Keystore over store.
-func New(store Store, master *Master, o Options) *Keystore {
+// defaults fills in what is not set.
+func (o *Options) defaults(loadTimeout time.Duration) {
 	def := func(n *int, to int) {
 		if *n <= 0 {
 			*n = to
@@ -85,66 +88,58 @@ func New(store Store, master *Master, o Options) *Keystore {
 		o.TTL = 5 * time.Minute
 	}
 	if o.LoadTimeout <= 0 {
-		o.LoadTimeout = 5 * time.Second
+		o.LoadTimeout = loadTimeout
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Keystore{
-		store: store, wrap: newGCM(master.Derive("data key wrap")), o: o, now: o.Now,
-		opened: newCache[provider.Credential](o.Cached, o.CachedPerCompany), dataKeys: newCache[cipher.AEAD](o.CachedDataKeys, 1),
+}
+
+// Keystore keeps sealed credentials in a Store.
+type Keystore struct {
+	store    Store
+	wrap     cipher.AEAD // wraps data keys
+	o        Options
+	opened   *opened
+	dataKeys *cache[cipher.AEAD]
+}
+
+var _ Keeper = (*Keystore)(nil)
+
+// New returns a Keystore over store.
+func New(store Store, master *Master, o Options) *Keystore {
+	o.defaults(5 * time.Second)
+	k := &Keystore{
+		store: store, wrap: newGCM(master.Derive("data key wrap")), o: o,
+		dataKeys: newCache[cipher.AEAD](o.CachedDataKeys, 1),
 	}
+	k.opened = newOpened(o, 0, k.read)
+	return k
 }
 
 // Credential implements Reader. It does no I/O for a credential that it opened
 // within the TTL and since the last change to the company.
 func (k *Keystore) Credential(ctx context.Context, s tenant.Scope, provider string) (provider.Credential, error) {
-	company := s.Company()
-	if c, ok := k.opened.get(company.ID().String(), provider, company.Generation, k.now()); ok {
-		return c, nil
-	}
-	return k.load(ctx, s, provider)
+	return k.opened.credential(ctx, s, provider)
 }
 
-// load reads and opens a credential, once for all who want it at the moment.
-func (k *Keystore) load(ctx context.Context, s tenant.Scope, name string) (provider.Credential, error) {
-	if len(name) > maxProvider {
-		return provider.Credential{}, missing(name)
+// read reads and opens a credential.
+func (k *Keystore) read(ctx context.Context, s tenant.Scope, name string) (c provider.Credential, err error) {
+	row, err := k.store.Credential(ctx, s, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return c, missing(name)
+	case err != nil:
+		return c, unavailable(err)
 	}
-	company, mark := s.Company(), k.opened.mark()
-	// Whoever saw a change must not be given what was read before it: so
-	// generation and mark are part of the name of the load, as is the company.
-	flight := binary.BigEndian.AppendUint64(nil, uint64(company.Generation))
-	flight = binary.BigEndian.AppendUint64(flight, mark)
-	flight = s.Name(forCredential, name).Append(flight)
-	got, err, _ := k.loading.Do(string(flight), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.o.LoadTimeout)
-		defer cancel()
-		row, err := k.store.Credential(ctx, s, name)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			return nil, missing(name)
-		case err != nil:
-			return nil, unavailable(err)
-		}
-		key, err := k.dataKey(ctx, s, false)
-		if err != nil {
-			return nil, err
-		}
-		c, err := open(key, s, name, row)
-		if err != nil {
-			return nil, err
-		}
-		k.opened.put(c.Company, name, entry[provider.Credential]{c, company.Generation, k.now().Add(k.o.TTL)}, mark)
-		return c, nil
-	})
+	key, err := k.dataKey(ctx, s, false)
 	if err != nil {
-		return provider.Credential{}, err
+		return c, err
 	}
-	return got.(provider.Credential), nil
+	return open(key, s, name, row)
 }
 
-// NewCredential is what is sealed by Put. It replaces a credential as a whole:
+// NewCredential is what is stored by Put. It replaces a credential as a whole:
 // no part of an earlier one is kept.
 type NewCredential struct {
 	Provider string // [a-z0-9][a-z0-9._-]{0,63}
@@ -162,10 +157,7 @@ const maxID = 64
 // maxTries bounds how often Put begins again because others were first.
 const maxTries = 8
 
-// Put seals n as the company's credential for n.Provider, in place of the one
-// there was: calls under way end with the old one, the next take the new one.
-// The errors are faults: Invalid with Param, Conflict if others change the same
-// one all the time, Unavailable.
+// Put implements Keeper.
 func (k *Keystore) Put(ctx context.Context, s tenant.Scope, n NewCredential) (Sealed, error) {
 	n, err := check(n)
 	if err != nil {
@@ -194,13 +186,13 @@ func (k *Keystore) Put(ctx context.Context, s tenant.Scope, n NewCredential) (Se
 		c.Blob = nil
 		return c, nil
 	}
-	return Sealed{}, fault.New(fault.Conflict, "The credential for provider %q is being changed by others. Try again.", n.Provider)
+	return Sealed{}, contended(n.Provider)
 }
 
 // next returns the row for n, but for its Blob: the first one, or the version
 // after the one that is stored.
 func (k *Keystore) next(ctx context.Context, s tenant.Scope, n NewCredential) (Sealed, error) {
-	now := k.now()
+	now := k.o.Now()
 	c := Sealed{ID: "cred_" + strings.ToLower(rand.Text()[:24]), Provider: n.Provider, Version: 1, CreatedAt: now}
 	switch old, err := k.store.Credential(ctx, s, n.Provider); {
 	case err == nil && len(old.ID) > maxID:
@@ -214,7 +206,7 @@ func (k *Keystore) next(ctx context.Context, s tenant.Scope, n NewCredential) (S
 	return c, nil
 }
 
-// List returns all of the company's credentials, without Blob, by creation.
+// List implements Keeper.
 func (k *Keystore) List(ctx context.Context, s tenant.Scope) ([]Sealed, error) {
 	all, err := k.store.Credentials(ctx, s)
 	if err != nil {
@@ -223,12 +215,11 @@ func (k *Keystore) List(ctx context.Context, s tenant.Scope) ([]Sealed, error) {
 	return all, nil
 }
 
-// Delete removes a credential. It returns a fault of kind NotFound for one that
-// is not there or another company's.
+// Delete implements Keeper.
 func (k *Keystore) Delete(ctx context.Context, s tenant.Scope, id string) error {
 	switch err := k.store.DeleteCredential(ctx, s, id); {
 	case errors.Is(err, ErrNotFound):
-		return fault.New(fault.NotFound, "No such credential.").WithCode("credential_not_found")
+		return noSuch()
 	case err != nil:
 		return unavailable(err)
 	}
@@ -236,8 +227,8 @@ func (k *Keystore) Delete(ctx context.Context, s tenant.Scope, id string) error 
 	return nil
 }
 
-// Forget drops what is in memory of the company with that id. It must be called
-// when a company is erased, after its rows are gone.
+// Forget implements Keeper. It must be called when a company is erased, after its
+// rows are gone.
 func (k *Keystore) Forget(company string) {
 	k.opened.drop(company)
 	k.dataKeys.drop(company)
@@ -245,6 +236,14 @@ func (k *Keystore) Forget(company string) {
 
 func missing(provider string) error {
 	return fault.New(fault.Invalid, "There is no credential for provider %.64q. Add one with POST /v1/organization/credentials.", provider).WithCode("credential_missing")
+}
+
+func noSuch() error {
+	return fault.New(fault.NotFound, "No such credential.").WithCode("credential_not_found")
+}
+
+func contended(provider string) error {
+	return fault.New(fault.Conflict, "The credential for provider %q is being changed by others. Try again.", provider)
 }
 
 func unavailable(cause error) error {

@@ -104,7 +104,7 @@ func errOpen(s tenant.Scope, id string) error {
 // somebody who is about to seal, and an error for somebody who wants to open.
 func (k *Keystore) dataKey(ctx context.Context, s tenant.Scope, sealing bool) (cipher.AEAD, error) {
 	company, mark := s.ID().String(), k.dataKeys.mark()
-	if key, ok := k.dataKeys.get(company, "", 0, k.now()); ok {
+	if key, ok := k.dataKeys.get(company, "", 0, k.o.Now()); ok {
 		return key, nil
 	}
 	wrapped, err := k.store.DataKey(ctx, s)
@@ -123,7 +123,7 @@ func (k *Keystore) dataKey(ctx context.Context, s tenant.Scope, sealing bool) (c
 	}
 	defer clear(plain)
 	key := newGCM(plain)
-	k.dataKeys.put(company, "", entry[cipher.AEAD]{key, 0, k.now().Add(k.o.TTL)}, mark)
+	k.dataKeys.put(company, "", entry[cipher.AEAD]{key, 0, k.o.Now().Add(k.o.TTL)}, mark)
 	return key, nil
 }
 

@@ -1,0 +1,30 @@
+# What the gateway may do in Vault or OpenBao, and nothing else. It is for the
+# mount "secret" and the prefix "bulkhead" (vault_mount, vault_prefix); put in
+# yours if they are others. + stands for one part of a path.
+#
+#   vault policy write bulkhead deploy/vault/policy.hcl
+#
+# If credentials are put by hand only, "read" is all it needs on data/…, and the
+# metadata/…/+ rule can go.
+
+path "secret/data/bulkhead/companies/+/providers/+" {
+  capabilities = ["create", "read", "update"]
+}
+
+# Deletes a credential with all its versions.
+path "secret/metadata/bulkhead/companies/+/providers/+" {
+  capabilities = ["delete"]
+}
+
+path "secret/metadata/bulkhead/companies/+/providers/" {
+  capabilities = ["list"]
+}
+
+# Its own token. The policy "default" has these, too; with them here the token
+# does without it (token_no_default_policy=true).
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
