@@ -32,6 +32,7 @@ func (c *Config) Check() error {
 	if c.PostgresURL.Empty() && !c.PostgresOwnerURL.Empty() {
 		p.add("postgres_url", "must be set where postgres_owner_url is: it names the user the gateway runs as")
 	}
+	p.vault(c)
 	if c.MaxBodyBytes > c.BodyBytesCompany {
 		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
 	}
@@ -66,6 +67,29 @@ func (p *Problems) postgres(key string, s Secret) {
 	u, err := url.Parse(s.Reveal())
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Host == "" || u.User.Username() == "" || strings.Trim(u.Path, "/") == "" {
 		p.add(key, "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+}
+
+// vault says what is missing or too much.
+func (p *Problems) vault(c *Config) {
+	token, role := !c.VaultToken.Empty(), c.VaultRoleID != "" || !c.VaultSecretID.Empty()
+	if c.VaultAddr == "" {
+		if token || role {
+			p.add("vault_addr", "must be set where vault_token or vault_role_id is")
+		}
+		return
+	}
+	if u, err := url.Parse(c.VaultAddr); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		p.add("vault_addr", "must be https://HOST:PORT")
+	}
+	if token == role {
+		p.add("vault_token", "must be set, or else vault_role_id and vault_secret_id; not both ways")
+	}
+	if role && (c.VaultRoleID == "" || c.VaultSecretID.Empty()) {
+		p.add("vault_role_id", "must be set together with vault_secret_id")
+	}
+	if c.VaultMount == "" {
+		p.add("vault_mount", "must be the path where KV version 2 is mounted")
 	}
 }
 

@@ -59,6 +59,41 @@ type Config struct {
 	// Default empty.
 	PostgresOwnerURL Secret `yaml:"postgres_owner_url" restart:"yes"`
 
+	// Vault, which then keeps the companies' provider credentials (KV version 2):
+	// https://HOST:PORT. Empty: sealed in the store.
+	// Default empty.
+	VaultAddr string `yaml:"vault_addr" restart:"yes"`
+
+	// Vault's token, which is renewed as long as Vault allows. Either this or the
+	// two of an AppRole.
+	// Default empty.
+	VaultToken Secret `yaml:"vault_token" restart:"yes"`
+
+	// An AppRole at auth/approle, with which the gateway logs in again whenever
+	// its token ends.
+	// Default empty.
+	VaultRoleID string `yaml:"vault_role_id" restart:"yes"`
+
+	// The secret of vault_role_id.
+	// Default empty.
+	VaultSecretID Secret `yaml:"vault_secret_id" restart:"yes"`
+
+	// Where KV version 2 is mounted.
+	// Default secret.
+	VaultMount string `yaml:"vault_mount" restart:"yes"`
+
+	// What comes before "companies" in every path.
+	// Default bulkhead.
+	VaultPrefix string `yaml:"vault_prefix" restart:"yes"`
+
+	// PEM file of the authorities that vouch for Vault; empty trusts the system's.
+	// Default empty.
+	VaultCAFile string `yaml:"vault_ca_file" restart:"yes"`
+
+	// Namespace in Vault Enterprise or OpenBao; empty is the root.
+	// Default empty.
+	VaultNamespace string `yaml:"vault_namespace" restart:"yes"`
+
 	// auto makes a company to play with at the first start, and writes its keys
 	// to demo.json in the data folder, but only while listen is on loopback; off
 	// never does.
@@ -244,6 +279,8 @@ func Default() Config {
 		Listen:           "127.0.0.1:8080",
 		OpsListen:        "127.0.0.1:8081",
 		Data:             "./data",
+		VaultMount:       "secret",
+		VaultPrefix:      "bulkhead",
 		Demo:             "auto",
 		MaxBodyBytes:     20 * MiB,
 		BodyBytesTotal:   256 * MiB,

@@ -50,6 +50,14 @@ func TestCheck(t *testing.T) {
 	f("data", "must be a folder", func(c *Config) { c.Data = file })
 	f("master_key", "32 bytes", func(c *Config) { c.MasterKey = NewSecret("abcd") })
 	f("demo", "auto or off", func(c *Config) { c.Demo = "on" })
+	f("vault_addr", "must be set where", func(c *Config) { c.VaultToken = NewSecret("t") })
+	f("vault_addr", "https://HOST:PORT", func(c *Config) { c.VaultAddr, c.VaultToken = "vault:8200", NewSecret("t") })
+	f("vault_token", "not both ways", func(c *Config) { c.VaultAddr = "https://v:1" })
+	f("vault_token", "not both ways", func(c *Config) {
+		c.VaultAddr, c.VaultToken, c.VaultRoleID, c.VaultSecretID = "https://v:1", NewSecret("t"), "r", NewSecret("s")
+	})
+	f("vault_role_id", "together with", func(c *Config) { c.VaultAddr, c.VaultRoleID = "https://v:1", "r" })
+	f("vault_mount", "is mounted", func(c *Config) { c.VaultAddr, c.VaultToken, c.VaultMount = "https://v:1", NewSecret("t"), "" })
 	const database = "must be postgres://"
 	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("mysql://u:p@h/d") })
 	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("postgres://h/d") })

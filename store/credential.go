@@ -23,7 +23,8 @@ var (
 		`SELECT id, provider, version, redacted, base_url, created_at, updated_at
 		FROM credential WHERE company_id = $1 ORDER BY created_at, id`}
 	credentialProviders = statement{"credential_providers",
-		`SELECT provider FROM credential WHERE company_id = $1`}
+		`SELECT provider FROM credential WHERE company_id = $1
+		UNION SELECT provider FROM credential_name WHERE company_id = $1`}
 	credentialInserted = statement{"credential_inserted",
 		`INSERT INTO credential (company_id, id, provider, version, redacted, base_url, blob, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`}

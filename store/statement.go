@@ -61,6 +61,7 @@ func companyStatements() []statement {
 	all := []statement{
 		auditInserted,
 		companyBumped, companyInserted, companyLoaded, companyStatusSet, companyTombstoned,
+		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		dataKeyInserted, dataKeyOne,
 		entryAppended,

@@ -49,23 +49,49 @@ func TestKeystore(t *testing.T) {
 
 func testKeystore(t *testing.T, open storetest.Open) {
 	keystoretest.RunStore(t, func(t *testing.T) (keystore.Store, func() tenant.Scope) {
-		db := open(t, func(string) {})
-		dir := tenant.NewDirectory(db, db, tenant.NewMinter(tenanttest.Pepper), tenant.Options{})
-		return db, func() tenant.Scope {
-			t.Helper()
-			a, err := dir.Gateway().Begin(t.Context(), "company.create", "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := dir.NewCompany(a, "a company")
-			if err := db.CreateCompany(t.Context(), a, tenant.NewCompany{
-				Scope:   s,
-				Project: tenant.Project{ID: "proj_1", Name: "p"},
-				Account: tenant.ServiceAccount{ID: "svc_acct_1", ProjectID: "proj_1", Name: "a"},
-			}); err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
+		db, company, _ := openForKeystore(t, open)
+		return db, company
 	})
+	keystoretest.RunNames(t, func(t *testing.T) (keystore.Names, func() tenant.Scope, func(tenant.Scope) int64) {
+		return openForKeystore(t, open)
+	})
+}
+
+// openForKeystore returns a store, what makes companies in it, and what tells
+// the generation of one's policy.
+func openForKeystore(t *testing.T, open storetest.Open) (*store.DB, func() tenant.Scope, func(tenant.Scope) int64) {
+	db := open(t, func(string) {})
+	dir := tenant.NewDirectory(db, db, tenant.NewMinter(tenanttest.Pepper), tenant.Options{})
+	act := func(company string) tenant.Act {
+		t.Helper()
+		a, err := dir.Gateway().Begin(t.Context(), "test", company)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	company := func() tenant.Scope {
+		t.Helper()
+		a := act("")
+		s := dir.NewCompany(a, "a company")
+		if err := db.CreateCompany(t.Context(), a, tenant.NewCompany{
+			Scope:   s,
+			Project: tenant.Project{ID: "proj_1", Name: "p"},
+			Account: tenant.ServiceAccount{ID: "svc_acct_1", ProjectID: "proj_1", Name: "a"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	generation := func(s tenant.Scope) int64 {
+		t.Helper()
+		id := s.ID().String()
+		dir.Changed(id)
+		now, err := dir.Scope(t.Context(), act(id), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.Company().Generation
+	}
+	return db, company, generation
 }

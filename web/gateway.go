@@ -32,7 +32,10 @@ import (
 type Parts struct {
 	Tenants  *tenant.Directory
 	Registry Registry
-	Keys     *keystore.Keystore
+	Keys     keystore.Keeper
+	// Health says what is wrong with a server the gateway needs, by its name;
+	// nil or empty: nothing. Readiness asks, so it must not wait.
+	Health   func() map[string]error
 	Limiter  limiter.Limiter
 	Ledger   *ledger.Ledger
 	Prices   *ledger.Prices

@@ -161,6 +161,15 @@ func (g *Gateway) eraseCompany(r *request) (any, error) {
 	if err := g.Ledger.Flush(r.ctx); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "The ledger could not be written. The company is fenced; ask for its erasure again.")
 	}
+	// Where credentials are kept outside the store they go first: with the rows
+	// would go what is known of them.
+	if outside, ok := g.Keys.(interface {
+		Erase(ctx context.Context, s tenant.Scope) error
+	}); ok {
+		if err := outside.Erase(r.ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	rows, err := g.Registry.EraseCompany(r.ctx, act, s)
 	if err != nil {
 		return nil, err

@@ -84,9 +84,31 @@ func newMetrics(g *Gateway) *metrics {
 		}
 		return 1
 	})
+	m.registry.MustRegister(backendUp{g, prometheus.NewDesc("bulkhead_backend_up", "1 if the server answered when it was last asked.", []string{"backend"}, nil)})
 	gauge("bulkhead_policy_stale_seconds", "Since the store was last asked for changes of policy with success.", func() float64 { return g.Tenants.Stale().Seconds() })
 	gauge("bulkhead_uptime_seconds", "Since the gateway was started.", func() float64 { return time.Since(g.started).Seconds() })
 	return m
+}
+
+// backendUp tells of the servers the gateway needs.
+type backendUp struct {
+	g    *Gateway
+	desc *prometheus.Desc
+}
+
+func (b backendUp) Describe(to chan<- *prometheus.Desc) { to <- b.desc }
+
+func (b backendUp) Collect(to chan<- prometheus.Metric) {
+	if b.g.Health == nil {
+		return
+	}
+	for name, err := range b.g.Health() {
+		up := 1.0
+		if err != nil {
+			up = 0
+		}
+		to <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, up, name)
+	}
 }
 
 // count counts a call at its end.

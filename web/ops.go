@@ -52,6 +52,15 @@ func (g *Gateway) serveHealth(rc *fasthttp.RequestCtx, readiness bool) {
 		rc.SetBodyString(`{"status":"not ready","reason":"the store does not answer"}`)
 		return
 	}
+	if readiness && g.Health != nil {
+		for name, err := range g.Health() {
+			if err != nil {
+				rc.SetStatusCode(fasthttp.StatusServiceUnavailable)
+				rc.SetBodyString(`{"status":"not ready","reason":"` + name + ` does not answer"}`)
+				return
+			}
+		}
+	}
 	rc.SetBodyString(`{"status":"ok"}`)
 }
 

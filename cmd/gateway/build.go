@@ -91,8 +91,12 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	h.closers = append(h.closers, func() error { h.gateway.CloseUpstream(); return nil })
+	keys, health, err := h.openKeys(cfg, master)
+	if err != nil {
+		return h, err
+	}
 	h.gateway = web.New(web.Parts{
-		Tenants: directory, Registry: h.db, Keys: keystore.New(h.db, master, keystore.Options{}),
+		Tenants: directory, Registry: h.db, Keys: keys, Health: health,
 		Limiter: limiter.NewLocal(limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal)}),
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 	})
@@ -136,6 +140,28 @@ func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystor
 		return nil, errors.New("this is not the master key the database was sealed with: every key and credential in it would be refused")
 	}
 	return master, nil
+}
+
+// openKeys opens what keeps the companies' credentials: Vault, or the store. A
+// Vault that is away does not keep the gateway from starting.
+func (h *house) openKeys(cfg *config.Config, master *keystore.Master) (keystore.Keeper, func() map[string]error, error) {
+	if cfg.VaultAddr == "" {
+		return keystore.New(h.db, master, keystore.Options{}), nil, nil
+	}
+	v, err := openVault(cfg, h.db)
+	if err != nil {
+		return nil, nil, err
+	}
+	h.closers = append(h.closers, v.Close)
+	return v, func() map[string]error { return map[string]error{"vault": v.Health()} }, nil
+}
+
+func openVault(cfg *config.Config, names keystore.Names) (*keystore.Vault, error) {
+	return keystore.OpenVault(keystore.VaultOptions{
+		Addr: cfg.VaultAddr, CAFile: cfg.VaultCAFile, Namespace: cfg.VaultNamespace,
+		Token: provider.NewSecret(cfg.VaultToken.Reveal()), RoleID: cfg.VaultRoleID, SecretID: provider.NewSecret(cfg.VaultSecretID.Reveal()),
+		Mount: cfg.VaultMount, Prefix: cfg.VaultPrefix, Names: names,
+	})
 }
 
 // unlimited turns the configuration's 0 for "no limit" into the limiter's.

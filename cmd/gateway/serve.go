@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"bulkhead/config"
+	"bulkhead/keystore"
 	"bulkhead/store"
 )
 
@@ -146,9 +148,29 @@ func check(ctx context.Context, args []string) error {
 		defer db.Close()
 		fmt.Println("PostgreSQL: reached; the schema is this version's, and row-level security holds for the gateway's user")
 	}
+	if cfg.VaultAddr != "" {
+		if err := checkVault(ctx, cfg); err != nil {
+			return fmt.Errorf("Vault: %w", err)
+		}
+		fmt.Println("Vault: reached; the token may read where the companies' credentials are")
+	}
 	fmt.Println("the configuration is good")
 	return nil
 }
+
+func checkVault(ctx context.Context, cfg *config.Config) error {
+	v, err := openVault(cfg, noNames{})
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return v.Check(ctx)
+}
+
+// noNames is for looking at a Vault without a store.
+type noNames struct{ keystore.Names }
 
 func migrate(ctx context.Context, args []string) error {
 	cfg, _, err := load("migrate", args)

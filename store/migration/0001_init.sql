@@ -91,6 +91,19 @@ CREATE TABLE credential (
   UNIQUE (company_id, provider)
 );
 
+-- What is noted of credentials that Vault has: no secret, and not its place.
+CREATE TABLE credential_name (
+  company_id TEXT   NOT NULL REFERENCES company (company_id),
+  provider   TEXT   NOT NULL,
+  id         TEXT   NOT NULL,
+  version    BIGINT NOT NULL,
+  redacted   TEXT   NOT NULL,
+  base_url   TEXT   NOT NULL,
+  created_at BIGINT NOT NULL,
+  updated_at BIGINT NOT NULL,
+  PRIMARY KEY (company_id, provider)
+);
+
 CREATE TABLE data_key (
   company_id TEXT   NOT NULL PRIMARY KEY REFERENCES company (company_id),
   wrapped    BYTEA  NOT NULL,

@@ -37,7 +37,10 @@ func testCompany(t *testing.T, open Open) {
 	}
 	must(t, w.db.PutCredential(w.ctx(), s, sealed("cred_1", "zeta", 1)))
 	must(t, w.db.PutCredential(w.ctx(), s, sealed("cred_2", "Alpha", 1)))
-	same(t, w.again(s).Company().Providers, []string{"Alpha", "zeta"})
+	// Providers are those of credentials here and of names of credentials in Vault.
+	must(t, w.db.PutCredentialName(w.ctx(), s, sealed("cred_3", "beta", 1)))
+	must(t, w.db.PutCredentialName(w.ctx(), s, sealed("cred_4", "zeta", 1)))
+	same(t, w.again(s).Company().Providers, []string{"Alpha", "beta", "zeta"})
 
 	// A company that never was.
 	a := w.act("look", "org-0123456789")
@@ -128,7 +131,7 @@ func testErase(t *testing.T, open Open) {
 	removed, err := w.db.EraseCompany(w.ctx(), a, scope)
 	must(t, err)
 	want := map[string]int64{"entry": 2, "api_key": 5, "service_account": 2, "model_limit": 2, "project": 3, "route": 1,
-		"credential": 1, "data_key": 1}
+		"credential": 1, "credential_name": 1, "data_key": 1}
 	for table, n := range want {
 		if removed[table] != n {
 			t.Errorf("%d rows of %s removed, want %d", removed[table], table, n)
@@ -328,6 +331,7 @@ func testAudit(t *testing.T, open Open) {
 		"api_key.created  k3", "api_key.deleted  k3",
 		"route.created  r", "route.updated  r", "route.deleted  r",
 		"credential.created  c", "credential.updated  c", "credential.deleted  c",
+		"credential.created  n", "credential.updated  n", "credential.deleted  v",
 		"project.archived p p",
 	}
 	same(t, got, want)
@@ -360,6 +364,9 @@ func testChanges(t *testing.T, w *world, s tenant.Scope) {
 	must(t, db.PutCredential(ctx, s, sealed("c", "v", 1)))
 	must(t, db.PutCredential(ctx, s, sealed("c", "v", 2)))
 	must(t, db.DeleteCredential(ctx, s, "c"))
+	must(t, db.PutCredentialName(ctx, s, sealed("n", "v", 1)))
+	must(t, db.PutCredentialName(ctx, s, sealed("n", "v", 2)))
+	must(t, db.DeleteCredentialName(ctx, s, "v"))
 	two(db.ArchiveProject(ctx, s, "p"))
 	two(db.ArchiveProject(ctx, s, "p")) // is archived: no second row
 }

@@ -81,6 +81,9 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	_, err := db.PutRoute(ctx, s, tenant.Route{Name: "same", Targets: []tenant.RouteTarget{{Model: name + "/model"}}, CreatedAt: at})
 	must(t, err)
 	must(t, db.PutCredential(ctx, s, sealed("cred_same", "same", 1)))
+	named := sealed("cred_named", "same", 1)
+	named.Redacted = name
+	must(t, db.PutCredentialName(ctx, s, named))
 	e := entry("att_same", at)
 	e.RequestID, e.Rank = name+" request", ledger.Estimate
 	then := e
@@ -163,6 +166,8 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	see("credentials", credentials, err)
 	credential, err := db.Credential(ctx, s, "same")
 	see("credential", credential, err)
+	names, err := db.CredentialNames(ctx, s)
+	see("credential names", names, err)
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
 	return b.String()
@@ -196,6 +201,8 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeleteRoute", db.DeleteRoute(ctx, acme, "same"))
 	f("PutCredential", db.PutCredential(ctx, acme, sealed("cred_same", "same", 2)))
 	f("DeleteCredential", db.DeleteCredential(ctx, acme, "cred_same"))
+	f("PutCredentialName", db.PutCredentialName(ctx, acme, sealed("cred_named", "same", 2)))
+	f("DeleteCredentialName", db.DeleteCredentialName(ctx, acme, "same"))
 	e := entry("att_same", epoch)
 	e.RequestID = "acme request"
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))

@@ -7,7 +7,7 @@ BEGIN
   FOR text_column IN
     SELECT table_name, column_name FROM information_schema.columns
     WHERE table_schema = current_schema() AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'
-      AND table_name IN ('company', 'project', 'model_limit', 'service_account', 'api_key', 'route', 'credential',
+      AND table_name IN ('company', 'project', 'model_limit', 'service_account', 'api_key', 'route', 'credential', 'credential_name',
         'data_key', 'entry', 'audit', 'change', 'installation', 'operator_key', 'operator_act')
   LOOP
     EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE TEXT COLLATE "C"', text_column.table_name, text_column.column_name);
@@ -22,7 +22,7 @@ DECLARE
   name TEXT;
 BEGIN
   FOREACH name IN ARRAY ARRAY['company', 'project', 'model_limit', 'service_account', 'api_key', 'route',
-    'credential', 'data_key', 'entry', 'audit']
+    'credential', 'credential_name', 'data_key', 'entry', 'audit']
   LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -68,7 +68,7 @@ BEGIN
 END $$;
 DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO bulkhead_runtime', current_schema()); END $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON company, project, model_limit, service_account, api_key, route,
-  credential, data_key, entry, change, change_counter, installation, operator_key TO bulkhead_runtime;
+  credential, credential_name, data_key, entry, change, change_counter, installation, operator_key TO bulkhead_runtime;
 GRANT SELECT, INSERT, DELETE ON audit TO bulkhead_runtime;
 GRANT SELECT, INSERT ON operator_act TO bulkhead_runtime;
 GRANT SELECT ON migration TO bulkhead_runtime;
