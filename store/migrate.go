@@ -188,11 +188,11 @@ func (t *tx) pending(all []migration) ([]migration, error) {
 		}
 		delete(applied, m.name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(applied)) {
+	if unknown := slices.Sorted(maps.Keys(applied)); len(unknown) > 0 {
 		if len(pending) > 0 {
-			return nil, fmt.Errorf("the database has migration %s, but not %s", name, pending[0].name)
+			return nil, fmt.Errorf("the database has migration %s, but not %s", unknown[0], pending[0].name)
 		}
-		return nil, &newerError{name}
+		return nil, &newerError{unknown[0]}
 	}
 	return pending, nil
 }

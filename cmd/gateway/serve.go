@@ -150,7 +150,7 @@ func check(ctx context.Context, args []string) error {
 	}
 	if cfg.VaultAddr != "" {
 		if err := checkVault(ctx, cfg); err != nil {
-			return fmt.Errorf("Vault: %w", err)
+			return fmt.Errorf("cannot use Vault: %w", err)
 		}
 		fmt.Println("Vault: reached; the token may read where the companies' credentials are")
 	}
