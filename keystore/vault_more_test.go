@@ -65,7 +65,7 @@ func TestVaultClose(t *testing.T) {
 	}
 	before, end := looks.Load(), time.Now().Add(50*time.Millisecond)
 	eventually(t, "50 ms", func() bool { return time.Now().After(end) })
-	if n := looks.Load() - before; n != 0 {
+	if n := looks.Load() - before; n > 1 { // one may have been on its way; it would be some 25
 		t.Fatalf("%d looks at the token after Close", n)
 	}
 	v.want(a, "openai", secretA)

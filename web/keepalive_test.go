@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,26 +89,34 @@ func TestKeepaliveOld(t *testing.T) {
 // TestKeepaliveManyEvents: comments and events that come at the same moment do
 // not get into each other. It is of use with the race detector too.
 func TestKeepaliveManyEvents(t *testing.T) {
+	comments := 0
 	for _, secure := range []bool{false, true} {
-		manyEvents(newLab(t, labOptions{tls: secure, settings: func(s *Settings) { s.Keepalive = 100 * time.Microsecond }}))
+		comments += manyEvents(newLab(t, labOptions{tls: secure, settings: func(s *Settings) { s.Keepalive = 100 * time.Microsecond }}))
+	}
+	if comments == 0 { // in one stream on a busy machine there may be none
+		t.Error("no comment came, so nothing was tried")
 	}
 }
 
-func manyEvents(l *lab) {
+// manyEvents returns how many comments came.
+func manyEvents(l *lab) int {
 	t := l.t
 	key, _ := l.company("acme", tenant.KeyLive, nil)
 	l.up.Handle("often", slowStream(300, 150*time.Microsecond, strings.Repeat("x", 40<<10))) // more than fasthttp writes at once
 	var all sync.WaitGroup
+	var comments atomic.Int64
 	for range 4 {
 		all.Go(func() {
 			a := l.chat(key, "up/often", streaming)
 			body := strings.ReplaceAll(a.body, keepaliveLine, "")
-			if a.err != nil || strings.Count(body, "\n\n") != 303 || strings.Contains(body, "keepalive") || body == a.body {
-				t.Errorf("%d comments; %s", strings.Count(a.body, keepaliveLine), a)
+			comments.Add(int64(strings.Count(a.body, keepaliveLine)))
+			if n := strings.Count(body, "\n\n"); a.err != nil || n != 303 || strings.Contains(body, "keepalive") {
+				t.Errorf("%d events, %v; the end is %s", n, a.err, a.body[max(0, len(a.body)-200):])
 			}
 		})
 	}
 	all.Wait()
+	return int(comments.Load())
 }
 
 // halfConn takes some bytes and then no more.
