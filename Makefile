@@ -38,12 +38,13 @@ $(STATICCHECK):
 	GOBIN=$(@D) $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.7.0
 	mv $(@D)/staticcheck $@
 
-# The folder test drives the built binary, which the detector does not see.
+# One package at a time: they start servers and watch clocks. The folder test
+# drives the built binary, which the detector does not see.
 race:
-	$(GO) test -race $$($(GO) list ./... | grep -v -e /test$$ -e /bench$$)
+	$(GO) test -p 1 -race $$($(GO) list ./... | grep -v -e /test$$ -e /bench$$)
 
 test: build ## all tests, with the real SDKs and a real model; REQUIRE_SERVERS=1 makes a missing one a failure
-	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -timeout 18m ./...
+	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 18m ./...
 	$(MAKE) --no-print-directory isolation
 
 isolation: ## take the company out of each statement in turn: the suite must notice, and row security must hold
