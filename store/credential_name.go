@@ -12,9 +12,10 @@ var (
 	credentialNamesListed = statement{"credential_names_listed",
 		`SELECT id, provider, version, redacted, base_url, created_at, updated_at
 		FROM credential_name WHERE company_id = $1 ORDER BY created_at, provider`}
+	// Of the company's row, so that the statement does nothing without it.
 	credentialNamePut = statement{"credential_name_put",
 		`INSERT INTO credential_name (company_id, provider, id, version, redacted, base_url, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8 FROM company WHERE company_id = $1
 		ON CONFLICT (company_id, provider) DO UPDATE SET
 			id = excluded.id, version = excluded.version, redacted = excluded.redacted, base_url = excluded.base_url,
 			created_at = excluded.created_at, updated_at = excluded.updated_at
