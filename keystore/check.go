@@ -28,7 +28,7 @@ func check(n NewCredential) (NewCredential, error) {
 	switch {
 	case !providerName.MatchString(n.Provider):
 		return n, fault.Field("provider", "provider must match [a-z0-9][a-z0-9._-]{0,63}")
-	case secret == "" && n.BaseURL == "":
+	case secret == "" && n.BaseURL == "" && !n.Keyless:
 		return n, fault.Field("secret", "secret must not be empty")
 	case len(secret) > maxSecret || !visible(secret) || strings.Contains(secret, " "):
 		return n, fault.Field("secret", "secret must be at most %d bytes of visible ASCII without spaces", maxSecret)

@@ -146,7 +146,10 @@ type NewCredential struct {
 	Secret   provider.Secret
 	// BaseURL must have been checked by who calls: see egress.CheckURL. With
 	// one, Secret may be empty, since not every server has keys.
-	BaseURL  string
+	BaseURL string
+	// Keyless says that the provider takes no key, so that Secret may be empty
+	// without a BaseURL too. The caller knows: see provider.Vendor.NeedsSecret.
+	Keyless  bool
 	Resource string            // see provider.Credential
 	Header   map[string]string // see provider.CredentialHeaders; values have at most 256 bytes
 }

@@ -80,7 +80,7 @@ func (d *Copied) one(ctx context.Context, s tenant.Scope, from, to Keeper, c Sea
 			return nil
 		}
 	}
-	_, err = to.Put(ctx, s, NewCredential{Provider: c.Provider, Secret: want.Secret, BaseURL: want.BaseURL, Resource: want.Resource, Header: want.Header})
+	_, err = to.Put(ctx, s, NewCredential{Provider: c.Provider, Keyless: want.Secret.Empty(), Secret: want.Secret, BaseURL: want.BaseURL, Resource: want.Resource, Header: want.Header})
 	if err != nil {
 		return err
 	}

@@ -30,8 +30,9 @@ const (
 	fieldSecret    = "secret"
 	fieldBaseURL   = "base_url"
 	fieldResource  = "resource"
-	fieldHeader    = "header"     // an object of strings
-	fieldCreatedAt = "created_at" // RFC 3339; when the first version was put
+	fieldHeader    = "header" // an object of strings
+	fieldCreatedAt = "created_at"
+	fieldKeyless   = "keyless" // "true" where the provider takes no key // RFC 3339; when the first version was put
 )
 
 // vaultID returns the id of a credential. It follows from the place, so one that
@@ -110,7 +111,7 @@ func (st stored) open(s tenant.Scope, name string) (r record, err error) {
 		}
 	}
 	// It may have been put by hand, so it was not checked yet.
-	n, bad := check(NewCredential{Provider: name, Secret: provider.NewSecret(r.Secret), Resource: r.Resource, BaseURL: r.BaseURL, Header: r.Header})
+	n, bad := check(NewCredential{Provider: name, Keyless: text(fieldKeyless) == "true", Secret: provider.NewSecret(r.Secret), Resource: r.Resource, BaseURL: r.BaseURL, Header: r.Header})
 	if bad != nil {
 		return record{}, fmt.Errorf("the secret for provider %q of %s: %w: %w", name, s.ID(), ErrMismatch, plainFault(bad))
 	}
@@ -177,6 +178,9 @@ func (v *Vault) write(ctx context.Context, s tenant.Scope, n NewCredential, afte
 	}
 	if n.BaseURL != "" {
 		fields[fieldBaseURL] = n.BaseURL
+	}
+	if n.Keyless {
+		fields[fieldKeyless] = "true"
 	}
 	if n.Resource != "" {
 		fields[fieldResource] = n.Resource

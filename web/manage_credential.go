@@ -99,7 +99,7 @@ func (g *Gateway) putCredential(r *request) (any, error) {
 		return nil, err
 	}
 	sealed, err := g.Keys.Put(r.ctx, r.scope, keystore.NewCredential{
-		Provider: c.Provider, Secret: c.Secret, BaseURL: c.BaseURL, Resource: c.Resource, Header: c.Header,
+		Provider: c.Provider, Keyless: !v.NeedsSecret, Secret: c.Secret, BaseURL: c.BaseURL, Resource: c.Resource, Header: c.Header,
 	})
 	return toCredential(sealed), err
 }

@@ -159,6 +159,16 @@ func (u *suite) whole() {
 		hides(u.t, &c, secretA)
 	}
 	hides(u.t, u.Reader, secretA)
+
+	// A server of the company's or the operator's own may take no key.
+	if err := u.Place(a.Scope, keystore.NewCredential{Provider: "ollama", Keyless: true}); err != nil {
+		u.t.Fatal(err)
+	}
+	u.changed(a)
+	u.want(a, "ollama", "")
+	if err := u.Place(a.Scope, keystore.NewCredential{Provider: "openai"}); !fault.Is(err, fault.Invalid) {
+		u.t.Errorf("a credential without its key was taken: %v", err)
+	}
 }
 
 func (u *suite) twoCompanies() {
