@@ -32,7 +32,6 @@ type machine struct {
 	CPU    string  `json:"cpu"`
 	Cores  int     `json:"cores"`
 	MemGiB float64 `json:"memory_gib"`
-	Kernel string  `json:"kernel"`
 	Go     string  `json:"go"`
 	Load   string  `json:"load_average_at_start"`
 }
@@ -40,7 +39,6 @@ type machine struct {
 func thisMachine() machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version()}
 	m.CPU = field("/proc/cpuinfo", "model name")
-	m.Kernel = strings.TrimSpace(read("/proc/sys/kernel/osrelease"))
 	m.Load = strings.TrimSpace(read("/proc/loadavg"))
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {
