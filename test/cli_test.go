@@ -380,6 +380,15 @@ func TestCLICredential(t *testing.T) {
 		}
 	}
 	g.fails(t, nil, "", "secret", "credential", "set", "up")
+	g.fails(t, nil, "", "secret", "credential", "set", "openai", "-keyless") // which takes a key
+	// A provider that takes none is sent none.
+	if r := g.command(t, nil, "not read", "credential", "set", "up", "-keyless"); r.code != 0 {
+		t.Errorf("credential set -keyless: %+v", r)
+	}
+	g.chat(t, g.Demo.APIKey, "up/ok").want(t, "without a key", http.StatusOK)
+	if last, _ := up.Last(); last.Header.Get("Authorization") != "" {
+		t.Error("a provider that takes no key was sent one")
+	}
 	g.fails(t, nil, "x", "no provider", "credential", "set", "nobody")
 	g.fails(t, nil, "sk-third", "company_base_urls", "credential", "set", "up", "-base-url", "https://example.com/v1")
 	if log := g.log(t); bytes.Contains(log, []byte("canary-1111")) || bytes.Contains(log, []byte("canary-2222")) {

@@ -74,7 +74,7 @@ func (g *Gateway) getCredential(r *request) (any, error) {
 func (g *Gateway) putCredential(r *request) (any, error) {
 	var b struct {
 		Provider string            `json:"provider"`
-		Secret   string            `json:"secret"`
+		Secret   *string           `json:"secret"` // left out for a provider that takes no key
 		BaseURL  string            `json:"base_url"`
 		Resource string            `json:"resource"`
 		Header   map[string]string `json:"header"`
@@ -91,15 +91,22 @@ func (g *Gateway) putCredential(r *request) (any, error) {
 	case b.BaseURL != "" && !r.settings.CompanyBaseURLs:
 		return nil, fault.Field("base_url", "The operator of this gateway does not allow companies to choose addresses (upstream.company_base_urls).")
 	}
+	secret, keyless := "", b.Secret == nil && !v.NeedsSecret
+	switch {
+	case b.Secret != nil:
+		secret = *b.Secret
+	case !keyless:
+		return nil, fault.Field("secret", "secret is required: this provider takes a key.")
+	}
 	c := provider.Credential{
-		Company: r.scope.ID().String(), Provider: b.Provider, Secret: provider.NewSecret(b.Secret),
+		Company: r.scope.ID().String(), Provider: b.Provider, Secret: provider.NewSecret(secret),
 		BaseURL: b.BaseURL, Resource: b.Resource, Header: b.Header,
 	}
 	if err := v.Check(&c, r.settings.AllowPrivate); err != nil {
 		return nil, err
 	}
 	sealed, err := g.Keys.Put(r.ctx, r.scope, keystore.NewCredential{
-		Provider: c.Provider, Keyless: !v.NeedsSecret, Secret: c.Secret, BaseURL: c.BaseURL, Resource: c.Resource, Header: c.Header,
+		Provider: c.Provider, Keyless: keyless, Secret: c.Secret, BaseURL: c.BaseURL, Resource: c.Resource, Header: c.Header,
 	})
 	return toCredential(sealed), err
 }

@@ -327,15 +327,19 @@ const maxSecret = 64 << 10
 func (c *client) credentialSet(ctx context.Context, args []string) error {
 	base := c.flags.String("base-url", "", "the provider's address, if it is not the vendor's")
 	resource := c.flags.String("resource", "", "the name of the resource (Azure)")
+	keyless := c.flags.Bool("keyless", false, "the provider takes no key: nothing is read")
 	a, err := c.parse(args, "PROVIDER")
 	if err != nil {
 		return err
 	}
-	secret, err := io.ReadAll(io.LimitReader(os.Stdin, maxSecret))
-	if err != nil {
-		return fmt.Errorf("cannot read the secret from standard input: %w", err)
+	body := object{"provider": a[0]}
+	if !*keyless {
+		secret, err := io.ReadAll(io.LimitReader(os.Stdin, maxSecret))
+		if err != nil {
+			return fmt.Errorf("cannot read the secret from standard input: %w", err)
+		}
+		body["secret"] = strings.TrimSpace(string(secret))
 	}
-	body := object{"provider": a[0], "secret": strings.TrimSpace(string(secret))}
 	if *base != "" {
 		body["base_url"] = *base
 	}

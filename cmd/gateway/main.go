@@ -30,7 +30,7 @@ These speak to a running gateway. -json prints one JSON object.
   gateway company suspend|resume|erase ID
   gateway key create [-project ID] [-name NAME] [-kind live|test|admin] [-expires SECONDS]
   gateway key revoke KEY_ID            the id, not the key
-  gateway credential set PROVIDER [-base-url URL] [-resource NAME]
+  gateway credential set PROVIDER [-base-url URL] [-resource NAME] [-keyless]
                                        reads the secret from standard input
 
   BULKHEAD_URL           the public address (default http://127.0.0.1:8080)
