@@ -21,7 +21,7 @@ func TestAllocs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.End(300)
+			h.End(limiter.Used{Tokens: 300})
 		})
 		if got != 0 {
 			t.Errorf("%s: %v allocations", name, got)

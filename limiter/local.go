@@ -218,7 +218,7 @@ func (l *Local) decide(d *decision, number uint64, id tenant.ID) (_ Hold, full b
 		return Hold{}, false
 	}
 	place, turn := sh.place(d, c)
-	return NewHold(l, HoldID{number<<32 | uint64(place), turn}), false
+	return NewHold(l, HoldID{number<<32 | uint64(place), turn}, 0, l.o.Now()), false
 }
 
 // find sets d.windows, making those that are new. full says that the gateway
@@ -300,8 +300,16 @@ func (sh *shard) find(id HoldID) *held {
 	return h
 }
 
+// Standing implements Limiter.
+func (l *Local) Standing(context.Context, tenant.Scope, []*tenant.Budget) ([]Standing, error) {
+	panic("BUG: not built yet")
+}
+
+// Shipped implements Limiter.
+func (l *Local) Shipped(tenant.Scope, []string) {}
+
 // Settle implements Ender.
-func (l *Local) Settle(id HoldID, tokens int64) {
+func (l *Local) Settle(id HoldID, used Used) {
 	sh := &l.shards[id[0]>>32]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -313,7 +321,7 @@ func (l *Local) Settle(id HoldID, tokens int64) {
 	now := l.now()
 	for _, w := range h.windows[:h.n] {
 		w.pass(now)
-		w.settle(h.tokens, tokens)
+		w.settle(h.tokens, used.Tokens)
 	}
 	sh.drop(h, id)
 }

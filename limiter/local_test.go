@@ -67,28 +67,28 @@ func TestIdleIsDropped(t *testing.T) {
 	}
 	long := hold(acme, 0)
 	for i := range 999 {
-		hold(acme, i+1).End(1)
+		hold(acme, i+1).End(limiter.Used{Tokens: 1})
 	}
-	hold(other, 0).End(1)
+	hold(other, 0).End(limiter.Used{Tokens: 1})
 	f(limiter.Stats{Companies: 2, Windows: 1001, Open: 1})
 	c.pass(time.Hour)
-	hold(acme, 5000).End(1) // sweeps
-	hold(other, 5000).End(1)
+	hold(acme, 5000).End(limiter.Used{Tokens: 1}) // sweeps
+	hold(other, 5000).End(limiter.Used{Tokens: 1})
 	f(limiter.Stats{Companies: 2, Windows: 3, Open: 1})
 	if _, _, err := l.Hold(t.Context(), acme, keyed(0, limits)); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("the window of an open call is lost: %v", err)
 	}
 	// A hold that is settled and not released, or the other way round, counts still.
-	long.Settle(1)
+	long.Settle(limiter.Used{Tokens: 1})
 	c.pass(time.Hour)
-	hold(acme, 5000).End(1)
+	hold(acme, 5000).End(limiter.Used{Tokens: 1})
 	if _, _, err := l.Hold(t.Context(), acme, keyed(0, limits)); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("the window of an open call is lost: %v", err)
 	}
 	long.Release()
 	c.pass(time.Hour)
-	hold(other, 1).End(1)
-	hold(acme, 1).End(1)
+	hold(other, 1).End(limiter.Used{Tokens: 1})
+	hold(acme, 1).End(limiter.Used{Tokens: 1})
 	f(limiter.Stats{Companies: 2, Windows: 2})
 }
 
@@ -107,7 +107,7 @@ func TestOpenCallIsNotForgotten(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	h.End(0)
+	h.End(limiter.Used{})
 	if _, _, err := l.Hold(t.Context(), s, &limiter.Ask{}); err != nil {
 		t.Error(err)
 	}
@@ -121,7 +121,7 @@ func TestWindowsAreBounded(t *testing.T) {
 	f := func(s tenant.Scope, id int, want fault.Kind) {
 		t.Helper()
 		h, _, err := l.Hold(t.Context(), s, keyed(id, limits))
-		h.End(1)
+		h.End(limiter.Used{Tokens: 1})
 		if want == 0 && err != nil || want != 0 && !fault.Is(err, want) {
 			t.Errorf("key %d: %v", id, err)
 		}
@@ -168,7 +168,7 @@ func TestClockGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.pass(-time.Hour)
-	h.End(1)
+	h.End(limiter.Used{Tokens: 1})
 	if _, _, err := l.Hold(t.Context(), s, a); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("got %v", err)
 	}
@@ -215,7 +215,7 @@ func BenchmarkHold(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				h.End(300)
+				h.End(limiter.Used{Tokens: 300})
 			}
 		})
 	}
@@ -235,7 +235,7 @@ func BenchmarkHoldParallel(b *testing.B) {
 				b.Error(err)
 				return
 			}
-			h.End(300)
+			h.End(limiter.Used{Tokens: 300})
 		}
 	})
 }

@@ -203,7 +203,7 @@ func (c *call) end(err error) {
 	c.ended = true
 	defer c.close()
 	defer c.writeDown(err)
-	defer func() { c.hold.End(c.tokens) }()
+	defer func() { c.hold.End(limiter.Used{Tokens: c.tokens}) }()
 	c.unwatch()
 	if a := c.last(); a != nil {
 		c.endAttempt(a, err)

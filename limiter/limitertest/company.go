@@ -40,7 +40,7 @@ func testIsolation(t *testing.T, w *world) {
 		}
 	}
 	// Nor does the end of one end another.
-	holds[0].End(0)
+	holds[0].End(limiter.Used{})
 	for i, s := range []tenant.Scope{w.acme, w.other} {
 		_, _, err := w.l.Hold(t.Context(), s, &limiter.Ask{Limits: full(kinds[0], ids[0])})
 		if e := fault.As(err); err == nil || (strings.Contains(e.Message, "running") != (i == 1)) {
@@ -80,12 +80,12 @@ func testParallel(t *testing.T, w *world) {
 				admitted++
 				most = max(most, open)
 				mu.Unlock()
-				h.Settle(10)
+				h.Settle(limiter.Used{Tokens: 10})
 				mu.Lock()
 				open-- // before it may be given to another
 				mu.Unlock()
 				h.Release()
-				h.End(0)
+				h.End(limiter.Used{})
 			}
 		})
 	}
@@ -96,7 +96,7 @@ func testParallel(t *testing.T, w *world) {
 	}
 	// The rest is there still, and no more.
 	for range 300 - admitted {
-		w.admit(w.acme, l, 10).End(10)
+		w.admit(w.acme, l, 10).End(limiter.Used{Tokens: 10})
 	}
 	w.refuse(w.acme, l, 10, "tokens")
 }
@@ -119,18 +119,18 @@ func testWhole(t *testing.T, open Open) {
 			t.Errorf("got %v", err)
 		}
 	}
-	holds[0].End(0)
-	holds[0].End(0)
-	holds[3].End(0)
+	holds[0].End(limiter.Used{})
+	holds[0].End(limiter.Used{})
+	holds[3].End(limiter.Used{})
 	w.admit(third, nil, 0)
 	w.admit(third, nil, 0)
 	if _, _, err := w.l.Hold(t.Context(), w.acme, &limiter.Ask{}); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("got %v", err)
 	}
 	// What a limit refuses takes no place of the whole.
-	holds[1].End(0)
+	holds[1].End(limiter.Used{})
 	l := key(tenant.Limits{RequestsPerMinute: 1})
-	w.admit(w.acme, l, 0).End(0)
+	w.admit(w.acme, l, 0).End(limiter.Used{})
 	for range 10 {
 		w.refuse(w.acme, l, 0, "requests")
 	}

@@ -117,7 +117,7 @@ func (w *world) names(e *fault.Error, texts ...string) {
 func testRequests(t *testing.T, w *world) {
 	l := key(tenant.Limits{RequestsPerMinute: 3})
 	for range 3 { // the burst
-		w.admit(w.acme, l, 0).End(0)
+		w.admit(w.acme, l, 0).End(limiter.Used{})
 	}
 	e := w.refuse(w.acme, l, 0, "requests")
 	w.names(e, `key "key_1"`, "3 requests per minute", "3 used", "20s")
@@ -129,30 +129,30 @@ func testRequests(t *testing.T, w *world) {
 	w.refuse(w.acme, l, 0, "requests")
 	// Who comes back when told is admitted, once.
 	w.pass(19*time.Second + time.Millisecond)
-	w.admit(w.acme, l, 0).End(0)
+	w.admit(w.acme, l, 0).End(limiter.Used{})
 	w.refuse(w.acme, l, 0, "requests")
 	// A refused call is not counted: after a minute all is there again.
 	w.pass(time.Minute)
 	for range 3 {
-		w.admit(w.acme, l, 0).End(0)
+		w.admit(w.acme, l, 0).End(limiter.Used{})
 	}
 	w.refuse(w.acme, l, 0, "requests")
 }
 
 func testTokens(t *testing.T, w *world) {
 	l := key(tenant.Limits{TokensPerMinute: 1000})
-	w.admit(w.acme, l, 600).End(600)
+	w.admit(w.acme, l, 600).End(limiter.Used{Tokens: 600})
 	e := w.refuse(w.acme, l, 500, "tokens")
 	w.names(e, `key "key_1"`, "1000 tokens per minute", "600 used", "500 asked for")
 	if e.RetryAfter != 6*time.Second { // 100 tokens
 		t.Errorf("come back after %s", e.RetryAfter)
 	}
-	w.admit(w.acme, l, 400).End(400) // a smaller one fits
+	w.admit(w.acme, l, 400).End(limiter.Used{Tokens: 400}) // a smaller one fits
 	w.pass(30*time.Second + time.Millisecond)
-	w.admit(w.acme, l, 500).End(500)
+	w.admit(w.acme, l, 500).End(limiter.Used{Tokens: 500})
 	w.refuse(w.acme, l, 1, "tokens")
-	w.admit(w.acme, l, 0).End(0) // none are none
-	w.admit(w.acme, l, -5).End(0)
+	w.admit(w.acme, l, 0).End(limiter.Used{}) // none are none
+	w.admit(w.acme, l, -5).End(limiter.Used{})
 }
 
 func testSettle(t *testing.T, w *world) {
@@ -163,36 +163,36 @@ func testSettle(t *testing.T, w *world) {
 	e := w.refuse(w.acme, l, 1, "tokens")
 	w.names(e, "1000 held")
 	// What was not used is given back.
-	h.Settle(100)
+	h.Settle(limiter.Used{Tokens: 100})
 	h2 := w.admit(w.acme, l, 900)
 	w.refuse(w.acme, l, 1, "tokens")
 	// A failed call used nothing.
-	h2.End(0)
-	w.admit(w.acme, l, 900).End(0)
+	h2.End(limiter.Used{})
+	w.admit(w.acme, l, 900).End(limiter.Used{})
 	h.Release()
 	w.pass(time.Minute)
-	w.admit(w.acme, l, 1000).End(0)
+	w.admit(w.acme, l, 1000).End(limiter.Used{})
 }
 
 func testOwed(t *testing.T, w *world) {
 	l := key(tenant.Limits{TokensPerMinute: 1000})
 	// More than was held is owed.
-	w.admit(w.acme, l, 100).End(1500)
+	w.admit(w.acme, l, 100).End(limiter.Used{Tokens: 1500})
 	w.refuse(w.acme, l, 1, "tokens")
 	w.pass(30*time.Second + time.Millisecond)
 	w.refuse(w.acme, l, 1, "tokens")
 	w.pass(30 * time.Second)
-	w.admit(w.acme, l, 500).End(0)
+	w.admit(w.acme, l, 500).End(limiter.Used{})
 	w.refuse(w.acme, l, 501, "tokens")
 	// But not for hours: at most a minute's worth beyond the limit.
 	w.pass(10 * time.Minute)
-	w.admit(w.acme, l, 100).End(1 << 62)
+	w.admit(w.acme, l, 100).End(limiter.Used{Tokens: 1 << 62})
 	e := w.refuse(w.acme, l, 1000, "tokens")
 	if !e.NoRetry || e.RetryAfter <= time.Minute {
 		t.Errorf("a wait of %s, NoRetry %t", e.RetryAfter, e.NoRetry)
 	}
 	w.pass(2*time.Minute + time.Millisecond)
-	w.admit(w.acme, l, 1000).End(0)
+	w.admit(w.acme, l, 1000).End(limiter.Used{})
 }
 
 func testOpen(t *testing.T, w *world) {
@@ -201,14 +201,14 @@ func testOpen(t *testing.T, w *world) {
 	w.pass(time.Hour) // a call may be long
 	e := w.refuse(w.acme, l, 10, "requests")
 	w.names(e, `key "key_1"`, "2 allowed", "2 running")
-	a.Settle(10) // is not the end
+	a.Settle(limiter.Used{Tokens: 10}) // is not the end
 	w.refuse(w.acme, l, 10, "requests")
 	a.Release()
 	c := w.admit(w.acme, l, 10)
 	w.refuse(w.acme, l, 10, "requests")
-	b.End(0)
-	c.End(0)
-	w.admit(w.acme, l, 10).End(0)
+	b.End(limiter.Used{})
+	c.End(limiter.Used{})
+	w.admit(w.acme, l, 10).End(limiter.Used{})
 }
 
 func testAllOrNothing(t *testing.T, w *world) {
@@ -222,13 +222,13 @@ func testAllOrNothing(t *testing.T, w *world) {
 		w.refuse(w.acme, l, 10, "requests")
 		w.refuse(w.acme, l, 91, "tokens")
 	}
-	h.End(10)
+	h.End(limiter.Used{Tokens: 10})
 	for range 4 {
-		w.admit(w.acme, l, 10).End(10)
+		w.admit(w.acme, l, 10).End(limiter.Used{Tokens: 10})
 	}
 	w.names(w.refuse(w.acme, l, 10, "requests"), `company "c"`)
 	// 50 of 1000 tokens are used, whatever was refused.
-	w.admit(w.acme, []tenant.Limited{{Kind: "company", ID: "c", Limits: tenant.Limits{TokensPerMinute: 1000}}}, 950).End(0)
+	w.admit(w.acme, []tenant.Limited{{Kind: "company", ID: "c", Limits: tenant.Limits{TokensPerMinute: 1000}}}, 950).End(limiter.Used{})
 }
 
 func testFirstIsNamed(t *testing.T, w *world) {
@@ -237,7 +237,7 @@ func testFirstIsNamed(t *testing.T, w *world) {
 	// Open calls before requests before tokens; the order of the limits first of all.
 	h := w.admit(w.acme, l, 10)
 	w.names(w.refuse(w.acme, l, 5, "requests"), `company "c"`, "1 running")
-	h.End(10)
+	h.End(limiter.Used{Tokens: 10})
 	w.names(w.refuse(w.acme, l, 5, "requests"), `company "c"`, "1 requests per minute")
 	l[0].Limits = tenant.Limits{}
 	w.names(w.refuse(w.acme, l, 5, "requests"), `project "p"`)
@@ -270,7 +270,7 @@ func testState(t *testing.T, w *world) {
 	}}
 	h := f(a, limiter.State{HasRequests: true, LimitRequests: 30, RemainingRequests: 29, ResetRequests: 2 * time.Second,
 		HasTokens: true, LimitTokens: 600, RemainingTokens: 500, ResetTokens: 10 * time.Second})
-	h.End(50)
+	h.End(limiter.Used{Tokens: 50})
 	// A refusal shows what is left, and takes none of it.
 	a.Tokens = 700
 	want := limiter.State{HasRequests: true, LimitRequests: 30, RemainingRequests: 29, ResetRequests: 2 * time.Second,
@@ -284,16 +284,16 @@ func testState(t *testing.T, w *world) {
 
 func testEndsOnce(t *testing.T, w *world) {
 	var zero limiter.Hold
-	zero.Settle(5)
+	zero.Settle(limiter.Used{Tokens: 5})
 	zero.Release()
-	zero.End(5)
+	zero.End(limiter.Used{Tokens: 5})
 	l := key(tenant.Limits{TokensPerMinute: 1000, Concurrent: 2})
 	a, b := w.admit(w.acme, l, 500), w.admit(w.acme, l, 500)
 	copied := a
 	for range 3 {
-		a.End(100)
-		copied.End(0)
-		a.Settle(0)
+		a.End(limiter.Used{Tokens: 100})
+		copied.End(limiter.Used{})
+		a.Settle(limiter.Used{})
 		a.Release()
 	}
 	// 100 are used and 500 held; one call is open.
@@ -301,8 +301,8 @@ func testEndsOnce(t *testing.T, w *world) {
 	c := w.admit(w.acme, l, 400)
 	w.refuse(w.acme, l, 0, "requests")
 	// A hold that has ended does not end a later one.
-	a.End(0)
-	copied.End(0)
+	a.End(limiter.Used{})
+	copied.End(limiter.Used{})
 	w.refuse(w.acme, l, 0, "requests")
 	// Either half alone counts once too.
 	b.Release()
@@ -310,13 +310,13 @@ func testEndsOnce(t *testing.T, w *world) {
 	b.Release()
 	d := w.admit(w.acme, l, 0)
 	w.refuse(w.acme, l, 0, "requests")
-	b.Settle(500)
-	c.Settle(400)
-	c.Settle(0)
-	c.Settle(0)
+	b.Settle(limiter.Used{Tokens: 500})
+	c.Settle(limiter.Used{Tokens: 400})
+	c.Settle(limiter.Used{})
+	c.Settle(limiter.Used{})
 	c.Release()
 	w.refuse(w.acme, l, 1, "tokens")
-	d.End(0)
+	d.End(limiter.Used{})
 }
 
 func testNoLimits(t *testing.T, w *world) {
@@ -348,12 +348,12 @@ func testLimitChanges(t *testing.T, w *world) {
 	w.refuse(w.acme, f(11), 0, "requests")
 	w.names(w.refuse(w.acme, f(5), 0, "requests"), "5 allowed", "11 running")
 	for _, h := range holds {
-		h.End(100)
+		h.End(limiter.Used{Tokens: 100})
 	}
 	w.refuse(w.acme, f(5), 0, "requests")
 	// What is owed under a lower limit is forgiven in two minutes.
 	w.pass(2*time.Minute + time.Millisecond)
-	w.admit(w.acme, f(1), 100).End(0)
+	w.admit(w.acme, f(1), 100).End(limiter.Used{})
 }
 
 func testNever(t *testing.T, w *world) {
@@ -363,7 +363,7 @@ func testNever(t *testing.T, w *world) {
 		t.Error("an SDK would try again what cannot succeed")
 	}
 	w.names(e, "1001 tokens", "1000 tokens per minute", `key "key_1"`)
-	w.admit(w.acme, l, 1000).End(1000)
+	w.admit(w.acme, l, 1000).End(limiter.Used{Tokens: 1000})
 }
 
 func testModel(t *testing.T, w *world) {
