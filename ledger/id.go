@@ -1,9 +1,9 @@
 package ledger
 
 import (
-	"crypto/rand"
 	"encoding/base32"
 	"encoding/binary"
+	"math/rand/v2"
 	"time"
 )
 
@@ -17,7 +17,8 @@ var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadd
 func NewAttemptID() string {
 	var raw [18]byte
 	binary.BigEndian.PutUint64(raw[:8], uint64(time.Now().UnixMicro()))
-	rand.Read(raw[8:]) // never fails: see crypto/rand
+	binary.BigEndian.PutUint64(raw[8:16], rand.Uint64()) // the runtime's ChaCha8, seeded by the system
+	binary.BigEndian.PutUint16(raw[16:], uint16(rand.Uint64()))
 	id := [4 + 29]byte{'a', 't', 't', '_'}
 	idEncoding.Encode(id[4:], raw[:])
 	return string(id[:])

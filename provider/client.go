@@ -302,6 +302,8 @@ var (
 	jsonType  = []string{"application/json"}
 	identity  = []string{"identity"}
 	userAgent = []string{"bulkhead"}
+
+	blank http.Request
 )
 
 // newRequest builds the request from nothing: what is not written here is not
@@ -333,7 +335,7 @@ func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, ca
 		h[egress.HopsHeader] = []string{strconv.Itoa(call.Hops + 1)}
 	}
 	body := call.Body
-	r := new(http.Request).WithContext(ctx)
+	r := blank.WithContext(ctx) // a copy
 	r.Method, r.URL, r.Host = http.MethodPost, u, u.Host
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
 	r.Header = h

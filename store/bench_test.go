@@ -28,7 +28,7 @@ func AppendMany(b *testing.B, db *DB, s tenant.Scope) {
 			batch = append(batch, ledger.Booked{Scope: s, Entry: ledger.Entry{
 				ID: fmt.Sprintf("att_%024d", i*7919), RequestID: "req_0123456789abcdef", ProjectID: "proj_0123456789", KeyID: "key_0123456789ab",
 				Kind: "chat", Provider: "openai", Model: "gpt-4o-mini", Requested: "gpt-4o-mini", Outcome: ledger.Answered,
-				Rank: ledger.Final, Status: 200, Usage: openai.Usage{Input: 1000, Output: 200, Total: 1200}, Priced: true, CostNano: 1_000_000,
+				Rank: ledger.Final, Status: 200, Usage: openai.Usage{Input: 1000, Output: 200, Total: 1200}, Priced: true, CostNano: 1_000_000, LowNano: 1_000_000, HighNano: 1_000_000, First: true,
 				StartedAt: now, EndedAt: now.Add(time.Duration(i) * time.Microsecond),
 			}})
 		}

@@ -10,10 +10,14 @@ import (
 	"bulkhead/tenant"
 )
 
-const entryColumns = `id, request_id, project_id, key_id, kind, provider, model, requested, outcome, rank, status,
-	input, cached_input, cache_write, audio_input, image_input,
-	output, reasoning, audio_output, image_output, accepted_prediction, rejected_prediction, total,
-	priced, cost_nano, started_at, ended_at`
+// Columns that most entries leave at their default are last.
+const (
+	entryCommon = `id, request_id, project_id, key_id, kind, provider, model, requested, outcome, rank, status,
+	input, output, priced, cost_nano, started_at, ended_at`
+	entryRare = `cached_input, cache_write, audio_input, image_input, reasoning, audio_output, image_output,
+	accepted_prediction, rejected_prediction, total, agent_id, user_id, tier, again, lent, marks, under_nano, over_nano`
+	entryColumns = entryCommon + ", " + entryRare
+)
 
 const (
 	entryRows    = `SELECT ` + entryColumns + ` FROM entry WHERE company_id = $1`
@@ -27,12 +31,18 @@ var entryList = list[statement]{
 	statement{"entries_descending", entryRows + entryBetween + ` ORDER BY id DESC LIMIT $4`},
 }
 
-// entryAppended selects from the company so that an erased one gets no entry
-// that arrives late.
-var entryAppended = statement{"entry_appended",
-	`INSERT INTO entry (company_id, ` + entryColumns + `)
-	SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-		$21, $22, $23, $24, $25, $26, $27, $28
+// An entry that is appended selects from the company so that an erased one gets
+// none that arrives late. Most have nothing in the rare columns, and each column
+// costs.
+var (
+	entryAppended = statement{"entry_appended", `INSERT INTO entry (company_id, ` + entryCommon + `)
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18` + entryReplaced}
+	entryAppendedWhole = statement{"entry_appended_whole", `INSERT INTO entry (company_id, ` + entryColumns + `)
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+		$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36` + entryReplaced}
+)
+
+const entryReplaced = `
 	FROM company WHERE company_id = $1 AND status <> 'erased'
 	ON CONFLICT (company_id, id) DO UPDATE SET
 		provider = excluded.provider, model = excluded.model, outcome = excluded.outcome,
@@ -42,8 +52,38 @@ var entryAppended = statement{"entry_appended",
 		output = excluded.output, reasoning = excluded.reasoning, audio_output = excluded.audio_output,
 		image_output = excluded.image_output, accepted_prediction = excluded.accepted_prediction,
 		rejected_prediction = excluded.rejected_prediction, total = excluded.total,
-		priced = excluded.priced, cost_nano = excluded.cost_nano, ended_at = excluded.ended_at
-	WHERE entry.company_id = $1 AND entry.rank < excluded.rank`}
+		priced = excluded.priced, cost_nano = excluded.cost_nano, ended_at = excluded.ended_at,
+		tier = excluded.tier, marks = excluded.marks, under_nano = excluded.under_nano, over_nano = excluded.over_nano
+	WHERE entry.company_id = $1 AND entry.rank < excluded.rank`
+
+// append appends one entry of the company that the transaction has entered.
+func (t *tx) append(e *ledger.Entry) error {
+	var room [35]any
+	u := &e.Usage
+	all := append(room[:0], e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
+		storable(e.Requested), string(e.Outcome), int64(e.Rank), int64(e.Status), u.Input, u.Output, e.Priced, e.CostNano,
+		micros(e.StartedAt), micros(e.EndedAt))
+	total := u.Total
+	if total == u.Input+u.Output {
+		total = 0
+	}
+	common := e.First && !e.Lent && e.AgentID == "" && e.UserID == "" && e.Tier == "" && e.Marks == 0 &&
+		e.LowNano == e.CostNano && e.HighNano == e.CostNano && total == 0 && *u == openai.Usage{Input: u.Input, Output: u.Output, Total: u.Total}
+	if common {
+		return t.send(entryAppended, all...)
+	}
+	all = append(all, u.CachedInput, u.CacheWrite, u.AudioInput, u.ImageInput, u.Reasoning, u.AudioOutput, u.ImageOutput,
+		u.AcceptedPrediction, u.RejectedPrediction, total, e.AgentID, e.UserID, storable(e.Tier), bit(!e.First), bit(e.Lent), int64(e.Marks),
+		e.CostNano-e.LowNano, e.HighNano-e.CostNano)
+	return t.send(entryAppendedWhole, all...)
+}
+
+func bit(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
 
 // AppendEntries implements ledger.Store. Entries of a company that was erased
 // are left out: what was erased stays erased. A batch is one transaction.
@@ -57,13 +97,7 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 			if err := t.enter(batch[i].Scope); err != nil {
 				return err
 			}
-			e, u := &batch[i].Entry, &batch[i].Entry.Usage
-			err := t.send(entryAppended, e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
-				storable(e.Requested), string(e.Outcome), int64(e.Rank), int64(e.Status),
-				u.Input, u.CachedInput, u.CacheWrite, u.AudioInput, u.ImageInput,
-				u.Output, u.Reasoning, u.AudioOutput, u.ImageOutput, u.AcceptedPrediction, u.RejectedPrediction, u.Total,
-				e.Priced, e.CostNano, micros(e.StartedAt), micros(e.EndedAt))
-			if err != nil {
+			if err := t.append(&batch[i].Entry); err != nil {
 				return err
 			}
 		}
@@ -106,11 +140,18 @@ func (db *DB) Entries(ctx context.Context, s tenant.Scope, p openai.Page) (all [
 
 func scanEntry(r row) (ledger.Entry, error) {
 	var e ledger.Entry
+	var again, lent, marks int64
 	u := &e.Usage
 	err := r.Scan(&e.ID, &e.RequestID, &e.ProjectID, &e.KeyID, &e.Kind, &e.Provider, &e.Model,
-		&e.Requested, &e.Outcome, &e.Rank, &e.Status,
-		&u.Input, &u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput,
-		&u.Output, &u.Reasoning, &u.AudioOutput, &u.ImageOutput, &u.AcceptedPrediction, &u.RejectedPrediction, &u.Total,
-		&e.Priced, &e.CostNano, moment{&e.StartedAt}, moment{&e.EndedAt})
+		&e.Requested, &e.Outcome, &e.Rank, &e.Status, &u.Input, &u.Output, &e.Priced, &e.CostNano,
+		moment{&e.StartedAt}, moment{&e.EndedAt},
+		&u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput, &u.Reasoning, &u.AudioOutput, &u.ImageOutput,
+		&u.AcceptedPrediction, &u.RejectedPrediction, &u.Total, &e.AgentID, &e.UserID, &e.Tier, &again, &lent, &marks,
+		&e.LowNano, &e.HighNano)
+	e.First, e.Lent, e.Marks = again == 0, lent != 0, ledger.Mark(marks)
+	e.LowNano, e.HighNano = e.CostNano-e.LowNano, e.CostNano+e.HighNano
+	if u.Total == 0 {
+		u.Total = u.Input + u.Output
+	}
 	return e, err
 }

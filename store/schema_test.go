@@ -234,7 +234,7 @@ func TestEntriesAreNotSorted(t *testing.T) {
 			if err := found.Scan(&id, &parent, &unused, &detail); err != nil {
 				t.Fatal(err)
 			}
-			if !strings.HasPrefix(detail, "SEARCH entry USING INDEX sqlite_autoindex_entry_1") {
+			if !strings.HasPrefix(detail, "SEARCH entry USING PRIMARY KEY") {
 				t.Errorf("%s: %s", st.name, detail)
 			}
 		}

@@ -64,7 +64,7 @@ func companyStatements() []statement {
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		dataKeyInserted, dataKeyOne,
-		entryAppended,
+		entryAppended, entryAppendedWhole,
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,

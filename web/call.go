@@ -43,7 +43,7 @@ type call struct {
 	hold       limiter.Hold
 	limits     limiter.State
 	bodyBytes  int64
-	unwatch    func()
+	client     clientWatch
 
 	attempts []*attempt
 	room     [1]attempt
@@ -79,7 +79,7 @@ type attempt struct {
 // begin makes the call. The RequestCtx is not passed on as a context: it is used
 // again after the handler returned, and its Done means that the server stops.
 func (g *Gateway) begin(rc *fasthttp.RequestCtx, e openai.Endpoint) *call {
-	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID(), unwatch: func() {}}
+	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID()}
 	c.request = requests.Get().(*openai.Request)
 	c.hops, _ = hops(rc) // refused before if it was too many
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
@@ -103,7 +103,7 @@ func (c *call) company() string { return c.scope.ID().String() }
 
 // watchClient cancels the call when the client leaves.
 func (c *call) watchClient(rc *fasthttp.RequestCtx) {
-	c.unwatch = watchClose(rc.Conn(), func() { c.cancel(errClientLeft) })
+	c.client.start(rc.Conn(), c.cancel)
 }
 
 // errClientLeft is told to nobody: it is for the log and the count.
@@ -204,7 +204,7 @@ func (c *call) end(err error) {
 	defer c.close()
 	defer c.writeDown(err)
 	defer func() { c.hold.End(limiter.Used{Tokens: c.tokens}) }()
-	c.unwatch()
+	c.client.stop()
 	if a := c.last(); a != nil {
 		c.endAttempt(a, err)
 	}
@@ -264,8 +264,8 @@ func (c *call) log(err error) {
 	if !c.g.Log.Enabled(c.ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 20)
-	attrs = append(attrs, slog.String("id", c.id), slog.String("endpoint", c.endpoint.String()), slog.Int("status", c.status),
+	room := lineRoom.Get().(*[]slog.Attr)
+	attrs := append((*room)[:0], slog.String("id", c.id), slog.String("endpoint", c.endpoint.String()), slog.Int("status", c.status),
 		slog.Int64("ms", c.g.now().Sub(c.start).Milliseconds()))
 	if c.opened {
 		attrs = append(attrs, slog.String("company", c.company()), slog.String("project", c.scope.ProjectID()), slog.String("key", c.scope.KeyID()))
@@ -280,11 +280,28 @@ func (c *call) log(err error) {
 	if err != nil {
 		attrs = append(attrs, slog.String("error", loggable(err)))
 	}
-	// Past the Logger, which would look up the line of code that logs: it is this one.
-	r := slog.NewRecord(c.g.now(), level, "call", 0)
-	r.AddAttrs(attrs...)
-	_ = c.g.Log.Handler().Handle(context.Background(), r)
+	if h, ok := c.g.Log.Handler().(LineHandler); ok {
+		h.HandleLine(c.g.now(), level, "call", attrs)
+	} else {
+		// Past the Logger, which would look up the line of code that logs: it is this one.
+		r := slog.NewRecord(c.g.now(), level, "call", 0)
+		r.AddAttrs(attrs...)
+		_ = c.g.Log.Handler().Handle(context.Background(), r)
+	}
+	clear(attrs)
+	*room = attrs
+	lineRoom.Put(room)
 }
+
+// LineHandler is a slog.Handler that takes a line without a slog.Record, which
+// would copy it. It does not keep attrs.
+type LineHandler interface {
+	HandleLine(t time.Time, level slog.Level, msg string, attrs []slog.Attr)
+}
+
+// lineRoom keeps the room for the attributes of a line. They are cleared before
+// another company's call has it.
+var lineRoom = sync.Pool{New: func() any { room := make([]slog.Attr, 0, 24); return &room }}
 
 // loggable is what may be written of an error. A message made for the client
 // may repeat what the client or its provider said, so of those only the code and

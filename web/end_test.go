@@ -242,11 +242,11 @@ func (b *badLimiter) Hold(ctx context.Context, s tenant.Scope, a *limiter.Ask) (
 		panic("planted in Hold")
 	}
 	h, st, err := b.Limiter.Hold(ctx, s, a)
-	h.End(0)
-	return limiter.NewHold(b, limiter.HoldID{}), st, err
+	h.End(limiter.Used{})
+	return limiter.NewHold(b, limiter.HoldID{}, 0, time.Time{}), st, err
 }
 
-func (b *badLimiter) Settle(limiter.HoldID, int64) {
+func (b *badLimiter) Settle(limiter.HoldID, limiter.Used) {
 	if b.atEnd {
 		panic("planted in Settle")
 	}

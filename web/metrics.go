@@ -1,12 +1,15 @@
 package web
 
 import (
+	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"bulkhead/ledger"
 )
 
 // metrics is the only place that knows Prometheus. Labels come from policy and
@@ -43,6 +46,8 @@ type series struct {
 	duration              prometheus.Observer
 	firstByte             prometheus.Observer
 	overhead              prometheus.Observer
+	answered              prometheus.Counter // attempts
+	ok                    prometheus.Counter // calls with status 200
 	status                map[int]prometheus.Counter
 }
 
@@ -138,11 +143,18 @@ func (m *metrics) count(c *call, err error) {
 			continue
 		}
 		e := &a.entry
-		m.attempts.WithLabelValues(e.Provider, string(e.Outcome)).Inc()
+		s := s
+		if a != c.last() {
+			s = m.of(c, a)
+		}
+		if e.Outcome == ledger.Answered {
+			s.answered.Inc()
+		} else {
+			m.attempts.WithLabelValues(e.Provider, string(e.Outcome)).Inc()
+		}
 		if !e.Priced {
 			m.unpriced.WithLabelValues(e.Provider).Inc()
 		}
-		s := m.of(c, a)
 		s.input.Add(float64(e.Usage.Input))
 		s.cached.Add(float64(e.Usage.CachedInput))
 		s.output.Add(float64(e.Usage.Output))
@@ -185,12 +197,19 @@ func (m *metrics) of(c *call, a *attempt) *series {
 		overhead:  m.overhead.WithLabelValues(k.endpoint),
 		status:    map[int]prometheus.Counter{},
 	}
+	if a != nil { // else nobody was asked, and these would stay at 0
+		s.answered = m.attempts.WithLabelValues(k.provider, string(ledger.Answered))
+		s.ok = m.calls.WithLabelValues(append(l, strconv.Itoa(http.StatusOK))...)
+	}
 	m.series[k] = s
 	return s
 }
 
 // counted returns the counter of calls with this status.
 func (m *metrics) counted(s *series, c *call, a *attempt) prometheus.Counter {
+	if c.status == http.StatusOK && s.ok != nil {
+		return s.ok
+	}
 	m.mu.RLock()
 	n := s.status[c.status]
 	m.mu.RUnlock()

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"bulkhead/config"
+	"bulkhead/web"
 )
 
 // logWriter gathers lines and writes them together, so that a busy gateway does
@@ -81,9 +82,9 @@ func newLogger(cfg *config.Config, level *slog.LevelVar, w *logWriter) *slog.Log
 	return slog.New(&jsonHandler{slow: slog.NewJSONHandler(w, o), level: level, w: w})
 }
 
-// jsonHandler writes the lines of slog.JSONHandler for records whose values are
-// plain, which those of requests are, at a third of its cost: there is one for
-// each request. Anything else it leaves to slog's own.
+// jsonHandler is slog.JSONHandler with a short way for the lines of calls, of
+// which there is one for each: the same line at a quarter of the cost where its
+// values are plain.
 type jsonHandler struct {
 	slow  slog.Handler
 	level slog.Leveler
@@ -96,43 +97,49 @@ func (h *jsonHandler) Enabled(_ context.Context, l slog.Level) bool { return l >
 func (h *jsonHandler) WithAttrs(a []slog.Attr) slog.Handler { return h.slow.WithAttrs(a) }
 func (h *jsonHandler) WithGroup(name string) slog.Handler   { return h.slow.WithGroup(name) }
 
-// Handle writes r as one line.
-func (h *jsonHandler) Handle(ctx context.Context, r slog.Record) error {
-	plain := !r.Time.IsZero() && plainText(r.Message)
-	r.Attrs(func(a slog.Attr) bool {
-		switch a.Value.Kind() {
+// Handle leaves a record to slog: only the lines of calls are many.
+func (h *jsonHandler) Handle(ctx context.Context, r slog.Record) error { return h.slow.Handle(ctx, r) }
+
+var _ web.LineHandler = (*jsonHandler)(nil)
+
+// HandleLine writes a line as slog.JSONHandler does.
+func (h *jsonHandler) HandleLine(t time.Time, level slog.Level, msg string, attrs []slog.Attr) {
+	plain := plainText(msg)
+	for i := range attrs {
+		switch v := &attrs[i].Value; v.Kind() {
 		case slog.KindInt64, slog.KindBool:
-			plain = plain && plainText(a.Key)
 		case slog.KindString:
-			plain = plain && plainText(a.Key) && plainText(a.Value.String())
+			plain = plain && plainText(v.String())
 		default:
 			plain = false
 		}
-		return plain
-	})
-	if !plain {
-		return h.slow.Handle(ctx, r)
+		plain = plain && plainText(attrs[i].Key)
 	}
-	return h.w.line(func(b []byte) []byte { return appendRecord(b, &r) })
+	if !plain {
+		r := slog.NewRecord(t, level, msg, 0)
+		r.AddAttrs(attrs...)
+		_ = h.slow.Handle(context.Background(), r)
+		return
+	}
+	_ = h.w.line(func(b []byte) []byte { return appendLine(b, t, level, msg, attrs) })
 }
 
-func appendRecord(b []byte, r *slog.Record) []byte {
+func appendLine(b []byte, t time.Time, level slog.Level, msg string, attrs []slog.Attr) []byte {
 	b = append(b, `{"time":"`...)
-	b = r.Time.AppendFormat(b, time.RFC3339Nano)
-	b = append(append(append(b, `","level":"`...), r.Level.String()...), `","msg":"`...)
-	b = append(append(b, r.Message...), '"')
-	r.Attrs(func(a slog.Attr) bool {
-		b = append(append(append(b, ',', '"'), a.Key...), '"', ':')
-		switch a.Value.Kind() {
+	b = t.AppendFormat(b, time.RFC3339Nano)
+	b = append(append(append(b, `","level":"`...), level.String()...), `","msg":"`...)
+	b = append(append(b, msg...), '"')
+	for i := range attrs {
+		b = append(append(append(b, ',', '"'), attrs[i].Key...), '"', ':')
+		switch v := &attrs[i].Value; v.Kind() {
 		case slog.KindInt64:
-			b = strconv.AppendInt(b, a.Value.Int64(), 10)
+			b = strconv.AppendInt(b, v.Int64(), 10)
 		case slog.KindBool:
-			b = strconv.AppendBool(b, a.Value.Bool())
+			b = strconv.AppendBool(b, v.Bool())
 		default:
-			b = append(append(append(b, '"'), a.Value.String()...), '"')
+			b = append(append(append(b, '"'), v.String()...), '"')
 		}
-		return true
-	})
+	}
 	return append(b, '}', '\n')
 }
 

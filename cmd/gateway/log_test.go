@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"bulkhead/config"
+	"bulkhead/web"
 )
 
 // TestLogLines holds the handler against slog's own.
@@ -23,7 +24,8 @@ func TestLogLines(t *testing.T) {
 		h := newLogger(&cfg, new(slog.LevelVar), w).Handler()
 		r := slog.NewRecord(time.Date(2026, 11, 22, 1, 2, 3, 4000, time.UTC), slog.LevelWarn, message, 0)
 		r.AddAttrs(attrs...)
-		if err := errors.Join(h.Handle(t.Context(), r), w.Flush(), slog.NewJSONHandler(&want, nil).Handle(t.Context(), r)); err != nil {
+		h.(web.LineHandler).HandleLine(r.Time, r.Level, message, attrs)
+		if err := errors.Join(w.Flush(), slog.NewJSONHandler(&want, nil).Handle(t.Context(), r)); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want.String() {
@@ -87,14 +89,12 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 func BenchmarkLog(b *testing.B) {
 	var sink writerFunc = func(p []byte) (int, error) { return len(p), nil }
 	cfg := config.Default()
-	h := newLogger(&cfg, new(slog.LevelVar), newLogWriter(sink)).Handler()
+	h := newLogger(&cfg, new(slog.LevelVar), newLogWriter(sink)).Handler().(web.LineHandler)
 	b.ReportAllocs()
 	for b.Loop() {
-		r := slog.NewRecord(time.Now(), slog.LevelInfo, "call", 0)
-		r.AddAttrs(slog.String("id", "req_0123456789abcdef0123456789abcdef"), slog.String("endpoint", "chat"), slog.Int("status", 200), slog.Int64("ms", 1),
+		h.HandleLine(time.Now(), slog.LevelInfo, "call", []slog.Attr{slog.String("id", "req_0123456789abcdef0123456789abcdef"), slog.String("endpoint", "chat"), slog.Int("status", 200), slog.Int64("ms", 1),
 			slog.String("company", "org-0123456789"), slog.String("project", "proj_MuvFIe2VX3CIfMLcmdhuF3en"), slog.String("key", "key_0123456789ab"),
 			slog.String("provider", "openai"), slog.String("model", "gpt-4o"), slog.Int("attempts", 1), slog.String("outcome", "answered"), slog.Bool("stream", false),
-			slog.Int64("input_tokens", 10), slog.Int64("output_tokens", 10), slog.Int64("cost", 12), slog.Int64("first", 1), slog.Int64("overhead", 12))
-		_ = h.Handle(b.Context(), r)
+			slog.Int64("input_tokens", 10), slog.Int64("output_tokens", 10), slog.Int64("cost", 12), slog.Int64("first", 1), slog.Int64("overhead", 12)})
 	}
 }

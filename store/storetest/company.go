@@ -190,7 +190,7 @@ func testFence(t *testing.T, open Open) {
 	must(t, w.db.AppendEntries(w.ctx(), []ledger.Booked{{Scope: s, Entry: entry("att_late", epoch)}}))
 	removed, err := w.db.EraseCompany(w.ctx(), a, s)
 	must(t, err)
-	same(t, removed["entry"], 3)
+	same(t, removed["entry"], 4)
 	f()
 	must(t, w.db.AppendEntries(w.ctx(), []ledger.Booked{{Scope: s, Entry: entry("att_later", epoch)}}))
 	entries, _, err := w.db.Entries(w.ctx(), s, all)

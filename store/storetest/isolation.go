@@ -88,7 +88,8 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	e.RequestID, e.Rank = name+" request", ledger.Estimate
 	then := e
 	then.ID = "att_then"
-	must(t, db.AppendEntries(ctx, book(s, e, then)))
+	common := ledger.Entry{ID: "att_usual", RequestID: name + " usual", Rank: ledger.Estimate, First: true, StartedAt: at, EndedAt: at}
+	must(t, db.AppendEntries(ctx, book(s, e, then, common)))
 }
 
 func sealed(id, provider string, version int64) keystore.Sealed {

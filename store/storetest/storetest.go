@@ -135,7 +135,7 @@ func entry(id string, at time.Time) ledger.Entry {
 	e := ledger.Entry{}
 	n := int64(100)
 	fill(reflect.ValueOf(&e).Elem(), &n)
-	e.ID, e.Outcome, e.Rank, e.Priced = id, ledger.Answered, ledger.Final, true
+	e.ID, e.Outcome, e.Rank = id, ledger.Answered, ledger.Final
 	e.StartedAt, e.EndedAt = at.Add(-time.Second), at
 	return e
 }
@@ -148,6 +148,10 @@ func fill(v reflect.Value, n *int64) {
 		for i := range v.NumField() {
 			fill(v.Field(i), n)
 		}
+	case v.Kind() == reflect.Bool:
+		v.SetBool(true)
+	case v.CanUint():
+		v.SetUint(uint64(*n))
 	case v.CanInt():
 		v.SetInt(*n)
 	case v.Kind() == reflect.String:

@@ -1,0 +1,55 @@
+package web
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// clientWatch cancels a call when its client leaves. A watch parks a goroutine
+// on the connection, which costs as much as a third of a short call: so it
+// begins only when the call has taken watchAfter, and who left before that is
+// seen then. The zero clientWatch watches nothing and may be stopped.
+type clientWatch struct {
+	conn   net.Conn
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+
+	mu      sync.Mutex
+	stopped bool
+	unwatch func()
+}
+
+// watchAfter is far below the second within which an upstream must learn that
+// its client left.
+const watchAfter = 20 * time.Millisecond
+
+func (w *clientWatch) start(c net.Conn, cancel context.CancelCauseFunc) {
+	w.conn, w.cancel = c, cancel
+	w.timer = time.AfterFunc(watchAfter, w.begin)
+}
+
+func (w *clientWatch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stopped {
+		w.unwatch = watchClose(w.conn, func() { w.cancel(errClientLeft) })
+	}
+}
+
+// stop returns when nothing touches the connection any more: fasthttp reads the
+// next request from it.
+func (w *clientWatch) stop() {
+	if w.timer == nil || w.timer.Stop() {
+		return // it never began
+	}
+	w.mu.Lock()
+	w.stopped = true
+	unwatch := w.unwatch
+	w.unwatch = nil
+	w.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
+}
