@@ -19,7 +19,19 @@ func NewAttemptID() string {
 	binary.BigEndian.PutUint64(raw[:8], uint64(time.Now().UnixMicro()))
 	binary.BigEndian.PutUint64(raw[8:16], rand.Uint64()) // the runtime's ChaCha8, seeded by the system
 	binary.BigEndian.PutUint16(raw[16:], uint16(rand.Uint64()))
+	return attemptID(raw[:])
+}
+
+// AttemptIDAt returns the least id of an attempt made at a moment, which no
+// attempt made before has or exceeds.
+func AttemptIDAt(t time.Time) string {
+	var raw [18]byte
+	binary.BigEndian.PutUint64(raw[:8], uint64(max(t.UnixMicro(), 0)))
+	return attemptID(raw[:])
+}
+
+func attemptID(raw []byte) string {
 	id := [4 + 29]byte{'a', 't', 't', '_'}
-	idEncoding.Encode(id[4:], raw[:])
+	idEncoding.Encode(id[4:], raw)
 	return string(id[:])
 }

@@ -55,6 +55,9 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 		if err != nil {
 			return err
 		}
+		if c.Calendar, c.Budgets, err = t.budgets(); err != nil {
+			return err
+		}
 		c.Providers = nil
 		err = t.query(credentialProviders, func(r row) error {
 			var provider string

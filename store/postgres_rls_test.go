@@ -27,6 +27,7 @@ var rowsOf = []string{
 		VALUES ($1, 'c', 'v', 1, 'r', '', '', 1, 1)`,
 	`INSERT INTO credential_name (company_id, provider, id, version, redacted, base_url, created_at, updated_at)
 		VALUES ($1, 'v', 'c', 1, 'r', '', 1, 1)`,
+	`INSERT INTO budget (company_id, id, kind, owner, unit, period, amount, soft, created_at) VALUES ($1, 'b', 'company', '', 'usd', 'day', 1, false, 1)`,
 	`INSERT INTO data_key (company_id, wrapped, created_at) VALUES ($1, 'w', 1)`,
 	`INSERT INTO entry SELECT $1, 'e', '', '', '', '', '', '', '', '', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, true, 0, 1, 1`,
 	`INSERT INTO audit (company_id, id, created_at, type, actor, project_id, object) VALUES ($1, 'x', 1, 't', 'a', '', '')`,

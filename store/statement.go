@@ -60,6 +60,7 @@ func Statements() []string {
 func companyStatements() []statement {
 	all := []statement{
 		auditInserted,
+		budgetDeleted, budgetInserted, budgetOne, budgetUpdated, budgetsLoaded, calendarLoaded, calendarSet,
 		companyBumped, companyInserted, companyLoaded, companyStatusSet, companyTombstoned,
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
@@ -68,6 +69,7 @@ func companyStatements() []statement {
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,
+		spentByAgent, spentByCompany, spentByKey, spentByProject, spentByUser, spentOfLent, spentOne,
 		projectArchived, projectInserted, projectOne, projectOpen, projectUpdated, projectsLoaded,
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,

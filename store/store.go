@@ -127,7 +127,16 @@ func (db *DB) add(ctx context.Context, s tenant.Scope, fn func(*tx) error) error
 // change runs fn as one change of the company's policy. A company that is
 // being erased, or was, has no policy to change: tenant.ErrNotFound.
 func (db *DB) change(ctx context.Context, s tenant.Scope, fn func(*tx) error) error {
-	return db.policy(ctx, s.ID().String(), s.Actor(), func(t *tx) error {
+	return db.changeAs(ctx, s.Actor(), s, fn)
+}
+
+// changeFor is change as an operator's act.
+func (db *DB) changeFor(ctx context.Context, a tenant.Act, s tenant.Scope, fn func(*tx) error) error {
+	return db.changeAs(ctx, a.Actor(), s, fn)
+}
+
+func (db *DB) changeAs(ctx context.Context, actor string, s tenant.Scope, fn func(*tx) error) error {
+	return db.policy(ctx, s.ID().String(), actor, func(t *tx) error {
 		if err := fn(t); err != nil {
 			return err
 		}

@@ -1,6 +1,9 @@
 package tenant
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Unit says what a budget counts.
 type Unit string
@@ -47,3 +50,46 @@ const (
 
 	EachUser = "*"
 )
+
+// budgetsOf resolves, once per key and policy, which budgets every request of a
+// key must pass.
+func (c *Company) budgetsOf(p *Project, k *Key) (all []*Budget) {
+	for _, b := range c.Budgets {
+		if b.Kind == OfCompany || b.Kind == OfCeiling ||
+			b.Kind == OfProject && p != nil && b.Of == p.ID || b.Kind == OfKey && k != nil && b.Of == k.ID {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// HasBudgetsOf reports whether there are budgets of a kind.
+func (c *Company) HasBudgetsOf(kind string) bool {
+	return slices.ContainsFunc(c.Budgets, func(b *Budget) bool { return b.Kind == kind })
+}
+
+// AppendBudgetsOf appends the budgets of one agent or one end user. A budget of
+// each user is the user's, unless the user has one of that unit and period.
+func (c *Company) AppendBudgetsOf(to []*Budget, kind, id string) []*Budget {
+	if id == "" {
+		return to
+	}
+	begin := len(to)
+	for _, b := range c.Budgets {
+		if b.Kind == kind && b.Of == id {
+			to = append(to, b)
+		}
+	}
+	if kind != OfUser {
+		return to
+	}
+	for _, b := range c.Budgets {
+		own := func(o *Budget) bool { return o.Unit == b.Unit && o.Period == b.Period }
+		if b.Kind == OfUser && b.Of == EachUser && !slices.ContainsFunc(to[begin:], own) {
+			mine := *b
+			mine.Of = id
+			to = append(to, &mine)
+		}
+	}
+	return to
+}

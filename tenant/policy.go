@@ -45,6 +45,8 @@ type Company struct {
 	Limits     Limits
 	Projects   map[string]*Project
 	Routes     map[string]*Route
+	Budgets    []*Budget // all, the operator's ceiling included; none is changed
+	Calendar   *Calendar // of the company's budgets
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string

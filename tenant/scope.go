@@ -36,6 +36,7 @@ type access struct {
 	project *Project // nil for a company's admin key and for background work
 	key     *Key     // nil for background work
 	limits  []Limited
+	budgets []*Budget
 }
 
 func (s Scope) access() *access {
@@ -92,6 +93,11 @@ func (s Scope) Actor() string {
 // its model: the company's, the project's and the key's own. It must not be
 // changed.
 func (s Scope) Limits() []Limited { return s.access().limits }
+
+// Budgets returns the budgets that hold for every request of this key: the
+// company's, the project's and the key's own, and the operator's ceiling, which
+// counts lent credentials only. It must not be changed.
+func (s Scope) Budgets() []*Budget { return s.access().budgets }
 
 // Name is the only form in which a backend that stores by name (a cache, a
 // limiter, Redis) can be asked for anything of a company.

@@ -2,12 +2,15 @@ package storetest
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"bulkhead/keystore"
 	"bulkhead/ledger"
+	"bulkhead/limiter"
 	"bulkhead/openai"
 	"bulkhead/tenant"
 )
@@ -24,8 +27,10 @@ func Isolation(t *testing.T, open Open) {
 	furnish(t, w, beta, "beta", epoch.Add(time.Hour))
 	must(t, w.db.CreateProject(w.ctx(), beta, tenant.Project{ID: "proj_beta", Name: "beta only", CreatedAt: epoch}))
 	must(t, w.db.PutCredential(w.ctx(), beta, sealed("cred_beta", "beta-only", 1)))
+	_, _, err := w.db.PutBudget(w.ctx(), beta, budget("budget_beta", tenant.OfProject, "proj_beta", tenant.Day))
+	must(t, err)
 	// A project that only one of them has ended.
-	_, err := w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
+	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
 
 	testSeparateViews(t, w, acme, beta)
@@ -89,8 +94,27 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	then := e
 	then.ID = "att_then"
 	common := ledger.Entry{ID: "att_usual", RequestID: name + " usual", Rank: ledger.Estimate, First: true, StartedAt: at, EndedAt: at}
-	must(t, db.AppendEntries(ctx, book(s, e, then, common)))
+	spent := attempt(spentAt, int64(len(name))*1000)
+	spent.ID, spent.AgentID, spent.UserID, spent.Lent = ledger.AttemptIDAt(spentAt), "agent_same", "user_same", true
+	spent.ProjectID, spent.KeyID = "proj_same", "key_same"
+	must(t, db.AppendEntries(ctx, book(s, e, then, common, spent)))
+	for kind, of := range budgetOwners {
+		b := budget("budget_"+kind, kind, of, tenant.Day)
+		b.Limit = int64(len(name))
+		b.Soft = name == "acme"
+		put, created, err := db.PutBudget(ctx, s, b)
+		if err != nil || !created || put.Soft != b.Soft {
+			t.Fatalf("budget of %s: created %t, %+v, %v", name, created, put, err)
+		}
+	}
+	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 }
+
+var (
+	spentAt      = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	budgetOwners = map[string]string{tenant.OfCompany: "", tenant.OfProject: "proj_same", tenant.OfKey: "key_same",
+		tenant.OfAgent: "agent_same", tenant.OfUser: "user_same"}
+)
 
 func sealed(id, provider string, version int64) keystore.Sealed {
 	return keystore.Sealed{ID: id, Provider: provider, Version: version, Redacted: "...wxyz", BaseURL: "https://models.example",
@@ -140,6 +164,14 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	for _, page.After = range []string{"", "att_same"} {
 		entries, _, err := db.Entries(ctx, s, page)
 		see("entries", entries, err)
+	}
+	spans := []limiter.Span{{Kind: tenant.OfCeiling}}
+	for _, kind := range slices.Sorted(maps.Keys(budgetOwners)) {
+		spans = append(spans, limiter.Span{Kind: kind, Of: budgetOwners[kind]})
+	}
+	for _, except := range [][]string{nil, {ledger.AttemptIDAt(spentAt)}} {
+		used, err := db.Spent(ctx, s, spans, spentAt.Add(time.Hour), except)
+		see("spent", used, err)
 	}
 	before := all
 	before.Before = "att_same"
@@ -197,6 +229,15 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("UpdateServiceAccount", err)
 	_, err = db.UpdateKey(ctx, acme, tenant.Key{ProjectID: "proj_same", ID: "key_same", Name: "acme renamed", Limits: tenant.Limits{Concurrent: 2}})
 	f("UpdateKey", err)
+	for kind, of := range budgetOwners {
+		b := budget("budget_new", kind, of, tenant.Day)
+		_, _, err := db.PutBudget(ctx, acme, b)
+		f("PutBudget", err)
+		f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_"+kind))
+	}
+	_, _, err = db.PutBudget(ctx, acme, budget("budget_new", tenant.OfCompany, "", tenant.Week))
+	f("PutBudget of a new one", err)
+	f("SetCalendar", db.SetCalendar(ctx, acme, &tenant.Calendar{ChangedAt: spentAt}))
 	_, err = db.PutRoute(ctx, acme, tenant.Route{Name: "same", Targets: []tenant.RouteTarget{{Model: "acme/other"}}})
 	f("PutRoute", err)
 	f("DeleteRoute", db.DeleteRoute(ctx, acme, "same"))
@@ -276,6 +317,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	must(t, err)
 	_, _, err = db.AuditEvents(ctx, acme, openai.Page{After: events[0].ID})
 	f("AuditEvents", err)
+	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}

@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
+		{"Budgets", testBudgets}, {"Spent", testSpent},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},
 		{"Parallel", testParallel}, {"Cancelled", testCancelled}, {"Warm", testWarm}, {"Closed", testClosed},

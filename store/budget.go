@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"bulkhead/audit"
+	"bulkhead/tenant"
+)
+
+const budgetColumns = `id, kind, owner, unit, period, amount, soft, created_at`
+
+var (
+	budgetsLoaded = statement{"budgets_loaded",
+		`SELECT ` + budgetColumns + ` FROM budget WHERE company_id = $1 ORDER BY created_at, id`}
+	budgetOne = statement{"budget_one",
+		`SELECT ` + budgetColumns + ` FROM budget WHERE company_id = $1 AND kind = $2 AND owner = $3 AND unit = $4 AND period = $5`}
+	budgetInserted = statement{"budget_inserted",
+		`INSERT INTO budget (company_id, ` + budgetColumns + `)
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9 FROM company WHERE company_id = $1`}
+	budgetUpdated = statement{"budget_updated",
+		`UPDATE budget SET amount = $6, soft = $7 WHERE company_id = $1 AND kind = $2 AND owner = $3 AND unit = $4 AND period = $5`}
+	budgetDeleted = statement{"budget_deleted",
+		`DELETE FROM budget WHERE company_id = $1 AND id = $2 AND (kind = 'ceiling') = $3`}
+	calendarLoaded = statement{"calendar_loaded",
+		`SELECT zone, zone_before, zone_changed_at FROM company WHERE company_id = $1`}
+	calendarSet = statement{"calendar_set",
+		`UPDATE company SET zone = $2, zone_before = $3, zone_changed_at = $4 WHERE company_id = $1`}
+)
+
+func budgetFields(b *tenant.Budget) []any {
+	return []any{&b.ID, &b.Kind, &b.Of, &b.Unit, &b.Period, &b.Limit, &b.Soft, moment{&b.CreatedAt}}
+}
+
+// budgets loads the budgets of the company with the calendar they count by. The
+// operator's count in UTC.
+func (t *tx) budgets() (calendar *tenant.Calendar, all []*tenant.Budget, err error) {
+	calendar = &tenant.Calendar{}
+	var zone, before string
+	var changed time.Time
+	if err := t.one(calendarLoaded, []any{&zone, &before, moment{&changed}}); err != nil {
+		return nil, nil, err
+	}
+	if changed.Unix() > 0 {
+		calendar.ChangedAt = changed
+	}
+	for name, to := range map[string]**time.Location{zone: &calendar.Zone, before: &calendar.Before} {
+		if name == "" {
+			continue
+		}
+		// A zone that this machine does not know must not become another one.
+		if *to, err = time.LoadLocation(name); err != nil {
+			return nil, nil, fmt.Errorf("cannot read the company's time zone: %w", err)
+		}
+	}
+	err = t.query(budgetsLoaded, func(r row) error {
+		b := &tenant.Budget{}
+		err := r.Scan(budgetFields(b)...)
+		if b.Calendar = calendar; b.Kind == tenant.OfCeiling {
+			b.Calendar = &tenant.Calendar{}
+		}
+		all = append(all, b)
+		return err
+	})
+	return calendar, all, err
+}
+
+// PutBudget implements web.Registry.
+func (db *DB) PutBudget(ctx context.Context, s tenant.Scope, b tenant.Budget) (put tenant.Budget, created bool, err error) {
+	if b.Kind == tenant.OfCeiling {
+		panic("BUG: a company's own ceiling")
+	}
+	err = db.change(ctx, s, func(t *tx) error {
+		put, created, err = t.putBudget(b)
+		return err
+	})
+	return put, created, err
+}
+
+func (t *tx) putBudget(b tenant.Budget) (put tenant.Budget, created bool, err error) {
+	key := []any{b.Kind, storable(b.Of), string(b.Unit), string(b.Period)}
+	n, err := t.exec(budgetUpdated, append(key, b.Limit, b.Soft)...)
+	if err != nil {
+		return put, false, err
+	}
+	what := audit.BudgetUpdated
+	if created = n == 0; created {
+		what = audit.BudgetCreated
+		if _, err := t.exec(budgetInserted, b.ID, b.Kind, storable(b.Of), string(b.Unit), string(b.Period), b.Limit, b.Soft, micros(b.CreatedAt)); err != nil {
+			return put, false, conflict(err)
+		}
+	}
+	if err := t.one(budgetOne, budgetFields(&put), key...); err != nil {
+		return put, false, err
+	}
+	project := ""
+	if b.Kind == tenant.OfProject {
+		project = b.Of
+	}
+	return put, created, t.audit(what, project, put.ID)
+}
+
+// DeleteBudget implements web.Registry.
+func (db *DB) DeleteBudget(ctx context.Context, s tenant.Scope, id string) error {
+	return db.change(ctx, s, func(t *tx) error { return t.deleteBudget(id, false) })
+}
+
+func (t *tx) deleteBudget(id string, ceiling bool) error {
+	if err := must(t.exec(budgetDeleted, id, ceiling)); err != nil {
+		return err
+	}
+	return t.audit(audit.BudgetDeleted, "", id)
+}
+
+// PutCeiling implements web.Registry. The ceiling is the operator's act, in the
+// company's log.
+func (db *DB) PutCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, b tenant.Budget) (put tenant.Budget, err error) {
+	b.Kind, b.Of = tenant.OfCeiling, ""
+	err = db.changeFor(ctx, a, s, func(t *tx) error {
+		put, _, err = t.putBudget(b)
+		return err
+	})
+	return put, err
+}
+
+// DeleteCeiling implements web.Registry.
+func (db *DB) DeleteCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, id string) error {
+	return db.changeFor(ctx, a, s, func(t *tx) error { return t.deleteBudget(id, true) })
+}
+
+// SetCalendar implements web.Registry: the zone of the company's budgets.
+func (db *DB) SetCalendar(ctx context.Context, s tenant.Scope, c *tenant.Calendar) error {
+	name := func(z *time.Location) string {
+		if z == nil || z == time.UTC {
+			return ""
+		}
+		return z.String()
+	}
+	return db.change(ctx, s, func(t *tx) error {
+		if err := must(t.exec(calendarSet, name(c.Zone), name(c.Before), micros(c.ChangedAt))); err != nil {
+			return err
+		}
+		return t.audit(audit.ZoneUpdated, "", t.company)
+	})
+}
