@@ -32,6 +32,7 @@ func (c *Config) Check() error {
 	if c.PostgresURL.Empty() && !c.PostgresOwnerURL.Empty() {
 		p.add("postgres_url", "must be set where postgres_owner_url is: it names the user the gateway runs as")
 	}
+	p.redis(c.RedisURL)
 	p.vault(c)
 	if c.MaxBodyBytes > c.BodyBytesCompany {
 		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
@@ -67,6 +68,27 @@ func (p *Problems) postgres(key string, s Secret) {
 	u, err := url.Parse(s.Reveal())
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Host == "" || u.User.Username() == "" || strings.Trim(u.Path, "/") == "" {
 		p.add(key, "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+}
+
+// redis says what is wrong with the URL of Redis. It may hold a password, so
+// nothing of it is repeated.
+func (p *Problems) redis(s Secret) {
+	if s.Empty() {
+		return
+	}
+	schemes := []string{"redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
+	u, err := url.Parse(s.Reveal())
+	if err != nil {
+		// A list of hosts is no URL to url.Parse where their ports follow.
+		before, _, found := strings.Cut(s.Reveal(), "://")
+		if !found || !slices.Contains(schemes, before) || !strings.Contains(before, "+") {
+			p.add("redis_url", "must be redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY or redis+cluster://HOST:PORT,HOST:PORT")
+		}
+		return
+	}
+	if !slices.Contains(schemes, u.Scheme) || u.Host == "" || strings.HasSuffix(u.Scheme, "+sentinel") && strings.Trim(u.Path, "/") == "" {
+		p.add("redis_url", "must be redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY or redis+cluster://HOST:PORT,HOST:PORT")
 	}
 }
 

@@ -59,6 +59,14 @@ type Config struct {
 	// Default empty.
 	PostgresOwnerURL Secret `yaml:"postgres_owner_url" restart:"yes"`
 
+	// Redis, which then counts limits and budgets of many gateways together:
+	// redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss:// with TLS,
+	// redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY or
+	// redis+cluster://HOST:PORT,HOST:PORT. It must not evict: maxmemory-policy
+	// noeviction. Empty: counted in process, for one gateway.
+	// Default empty.
+	RedisURL Secret `yaml:"redis_url" restart:"yes"`
+
 	// Vault, which then keeps the companies' provider credentials (KV version 2):
 	// https://HOST:PORT. Empty: sealed in the store.
 	// Default empty.
@@ -127,6 +135,10 @@ type Config struct {
 
 	// Limits of a company that has none of its own.
 	Limits Limits `yaml:"limits"`
+	// What every attempt cost, until it is in the store.
+	Ledger Ledger `yaml:"ledger"`
+	// What holds for all budgets.
+	Budgets Budgets `yaml:"budgets"`
 	// Calls to providers.
 	Upstream Upstream `yaml:"upstream"`
 	// Streamed answers on their way to the client.
@@ -169,6 +181,34 @@ type Limits struct {
 	// included; 0 is no limit. An open stream costs about 50 KB of memory.
 	// Default 10000, allowed 0..1000000.
 	ConcurrentTotal int64 `yaml:"concurrent_total" allowed:"0..1000000" restart:"yes"`
+}
+
+// Ledger is about what every attempt cost.
+type Ledger struct {
+	// When the journal in the data folder is on the disk: always is before a
+	// call is sent and again before its end is told, which costs two waits for
+	// the disk; interval is every 10 ms; off leaves it to the system. A killed
+	// process loses nothing either way: this is about the death of the machine.
+	// Default interval.
+	Sync string `yaml:"sync" oneof:"always|interval|off" restart:"yes"`
+
+	// How large the journal may become while the store is away. Above it calls
+	// are refused, because what they cost could not be written down.
+	// Default 1GiB, allowed 1MiB..1024GiB.
+	JournalBytes Size `yaml:"journal_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+}
+
+// Budgets is what holds for all budgets.
+type Budgets struct {
+	// Longest answer, in tokens, of a call that does not say how long it may be,
+	// where its model allows more: a call is held at the cost of that.
+	// Default 16384, allowed 16..1000000.
+	DefaultMaxOutputTokens int64 `yaml:"default_max_output_tokens" allowed:"16..1000000"`
+
+	// How long what a gateway holds stays held when nothing is heard of it. Then
+	// it is booked whole. Only with redis_url.
+	// Default 30s, allowed 5s..10m.
+	Lease time.Duration `yaml:"lease" allowed:"5s..10m" restart:"yes"`
 }
 
 // Upstream is about calls to providers. Each timeout is of one attempt.
@@ -288,6 +328,8 @@ func Default() Config {
 		MaxStale:         5 * time.Minute,
 		ShutdownTimeout:  30 * time.Second,
 		Limits:           Limits{ConcurrentRequests: 1000, ConcurrentTotal: 10000},
+		Ledger:           Ledger{Sync: "interval", JournalBytes: 1024 * MiB},
+		Budgets:          Budgets{DefaultMaxOutputTokens: 16384, Lease: 30 * time.Second},
 		Upstream: Upstream{
 			Connect: 5 * time.Second,
 			Header:  5 * time.Minute,
