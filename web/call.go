@@ -40,8 +40,8 @@ type call struct {
 	modelLimit tenant.Limited
 	targets    []provider.Target
 	targetRoom [2]provider.Target
-	hold       limiter.Hold
 	limits     limiter.State
+	budgetRoom [4]*tenant.Budget
 	bodyBytes  int64
 	client     clientWatch
 
@@ -55,7 +55,6 @@ type call struct {
 	firstByte time.Duration // from the start to the first byte for the client; 0: none
 	overhead  time.Duration // of the gateway itself, before the call was sent
 	costNano  int64         // of all attempts
-	tokens    int64         // of all attempts
 	ended     bool
 	lingers   bool // the provider's body outlives the call: see letEnd
 	status    int
@@ -67,6 +66,7 @@ type attempt struct {
 	target    provider.Target
 	entry     ledger.Entry
 	slot      ledger.Slot
+	hold      limiter.Hold
 	secret    provider.Secret // what was sent to the provider
 	tier      string
 	reported  bool  // the provider said what was used
@@ -121,6 +121,7 @@ func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
 	a.entry = ledger.Entry{
 		ID: ledger.NewAttemptID(), RequestID: c.id, ProjectID: c.scope.ProjectID(), KeyID: c.scope.KeyID(),
 		Kind: c.endpoint.String(), Provider: t.Provider, Model: t.Model, Requested: c.model, StartedAt: c.g.now(),
+		First: len(c.attempts) == 0,
 	}
 	c.attempts = append(c.attempts, a)
 	return a
@@ -153,6 +154,8 @@ func (c *call) endAttempt(a *attempt, err error) {
 		return
 	}
 	a.closed = true
+	var used limiter.Used
+	defer func() { a.hold.End(used) }() // after its entry: see limiter.Ender
 	if !a.sent {
 		a.slot.Cancel()
 		return
@@ -178,7 +181,8 @@ func (c *call) endAttempt(a *attempt, err error) {
 		e.CostNano = ledger.Cost(price, e.Usage, a.tier)
 	}
 	c.costNano += e.CostNano
-	c.tokens += e.Usage.Input + e.Usage.Output
+	e.LowNano, e.HighNano = e.CostNano, e.CostNano
+	used = limiter.Used{Nano: e.CostNano, Tokens: e.Usage.Input + e.Usage.Output}
 	a.slot.Record(*e)
 }
 
@@ -203,7 +207,6 @@ func (c *call) end(err error) {
 	c.ended = true
 	defer c.close()
 	defer c.writeDown(err)
-	defer func() { c.hold.End(limiter.Used{Tokens: c.tokens}) }()
 	c.client.stop()
 	if a := c.last(); a != nil {
 		c.endAttempt(a, err)

@@ -8,10 +8,8 @@ import (
 
 	"bulkhead/fault"
 	"bulkhead/ledger"
-	"bulkhead/limiter"
 	"bulkhead/openai"
 	"bulkhead/provider"
-	"bulkhead/tenant"
 )
 
 // serveInference answers a call to a model: chat, completions, embeddings,
@@ -68,12 +66,6 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		return err
 	}
 
-	// What it may use: one step against every limit at once.
-	ask := limiter.Ask{Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound()}
-	if c.hold, c.limits, err = g.Limiter.Hold(c.ctx, c.scope, &ask); err != nil {
-		return err
-	}
-
 	// Ask, and ask the next one if that fails. From here on the client's
 	// leaving ends the work.
 	c.watchClient(rc)
@@ -105,6 +97,12 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		}
 	}()
 
+	// What it may use: one step against every limit and budget at once. The next
+	// attempt is held anew, at its own price.
+	if err = c.take(a); err != nil {
+		return err
+	}
+
 	// The credential is a function of the scope and the target, and of nothing
 	// else. No failure is made up for with another one.
 	cred, err := c.credential(t)
@@ -112,6 +110,10 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 	a.secret = cred.Secret
+	// On record before anything is sent: who dies now has left what it was.
+	if err = a.slot.Open(a.entry); err != nil {
+		return err
+	}
 	upstream := provider.Call{
 		Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc),
 		Body: c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(t)),
@@ -151,40 +153,6 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 		panic("BUG: a credential of another company")
 	}
 	return cred, nil
-}
-
-// modelLimits returns the project's limits for the model that was asked for.
-func (c *call) modelLimits() *tenant.Limited {
-	p := c.scope.Project()
-	l, ok := p.ModelLimits(c.model)
-	if !ok {
-		return nil
-	}
-	c.modelLimit = tenant.Limited{Kind: "model", ID: p.ID + "/" + c.model, Limits: l}
-	return &c.modelLimit
-}
-
-// Tokens assumed where nothing better is known, for limits per minute only: the
-// true number is booked at the end.
-const (
-	bytesPerToken  = 3   // of English text it is about 4, of code and other languages less
-	messageTokens  = 4   // what a chat format adds to each message
-	assumedOutput  = 512 // of an answer whose length the client did not limit
-	minimumPerCall = 1
-)
-
-// tokenBound estimates what the call will use, for the limits per minute.
-func (c *call) tokenBound() int64 {
-	r := c.request
-	n := r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens
-	if c.endpoint == openai.Chat || c.endpoint == openai.Completions {
-		out := r.MaxOutput
-		if out == 0 {
-			out = assumedOutput
-		}
-		n += min(out, 1<<31) * r.N
-	}
-	return max(n, minimumPerCall)
 }
 
 // upstreamForm says what the target must be told differently from what the

@@ -179,9 +179,9 @@ func (s *stream) finish(ev openai.Event, err error) {
 // end appends what stands at the end of a whole stream: the cost as a comment,
 // which every SDK skips, and [DONE].
 func (s *stream) end() {
-	s.done = true
 	c := s.c
 	c.endAttempt(c.last(), nil)
+	s.done = true
 	s.out = append(s.out, ": bulkhead cost_usd="...)
 	s.out = append(s.out, ledger.FormatUSD(c.costNano)...)
 	s.out = append(s.out, " attempts="...)
