@@ -34,6 +34,15 @@ func Move(ctx context.Context, s tenant.Scope, from, to Keeper) (Copied, error) 
 	return transfer(ctx, s, from, to, true)
 }
 
+// Plan says what Move would do, and does nothing. What it would keep or find to
+// be the same it would remove from where it is, as it would what it writes.
+func Plan(ctx context.Context, s tenant.Scope, from, to Keeper) (Copied, error) {
+	return transfer(ctx, s, from, planned{to}, false)
+}
+
+// planned is a Keeper that others only plan to put something into.
+type planned struct{ Keeper }
+
 func transfer(ctx context.Context, s tenant.Scope, from, to Keeper, remove bool) (done Copied, err error) {
 	all, err := from.List(ctx, s)
 	if err != nil {
@@ -79,6 +88,10 @@ func (d *Copied) one(ctx context.Context, s tenant.Scope, from, to Keeper, c Sea
 			d.Kept = append(d.Kept, c.Provider)
 			return nil
 		}
+	}
+	if _, plan := to.(planned); plan {
+		d.Written = append(d.Written, c.Provider)
+		return nil
 	}
 	_, err = to.Put(ctx, s, NewCredential{Provider: c.Provider, Keyless: want.Secret.Empty(), Secret: want.Secret, BaseURL: want.BaseURL, Resource: want.Resource, Header: want.Header})
 	if err != nil {

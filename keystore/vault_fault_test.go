@@ -99,7 +99,7 @@ func TestVaultSealedAndRestarted(t *testing.T) {
 		}
 	}
 	down(func() { b.seal(t) }, func() { b.unseal(t) })
-	down(func() { stopBao(b.dir) }, func() { b.restart(t) })
+	down(func() { b.stop(t) }, func() { b.restart(t) })
 	if c := v.put(short, "openai", secretB); c.Version != 2 {
 		t.Fatalf("version %d after the restart, want 2", c.Version)
 	}

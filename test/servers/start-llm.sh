@@ -2,9 +2,9 @@
 # start-llm.sh DIR [PORT]: a real small language model (SmolLM2-135M-Instruct,
 # Apache-2.0) behind llama.cpp's own OpenAI-compatible server.
 #
-# Prints the base URL, http://127.0.0.1:PORT/v1, when it answers. DIR gets log
-# and pid; `stop.sh DIR` ends it. The first run downloads about 150 MB.
-# OWNER_PID: the server ends when that process does. LLM_THREADS: default 2.
+# Prints the base URL, http://127.0.0.1:PORT/v1. DIR/env: LLM_BASE_URL, LLM_MODEL,
+# LLM_PID. See lib.sh for what the scripts have in common. LLM_THREADS: default 2.
+# The first run downloads about 150 MB.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -24,13 +24,9 @@ installed llm "$model $engine" install_llm
 
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-port=${2:-$(free_port)}
+port=$(choose_port "$dir" "${2:-}")
 setsid "$venv/bin/python" "$here/llm_server.py" "$port" >"$dir/log" 2>&1 </dev/null &
 pid=$!
 record "$dir" "$pid" "llm_server.py $port"
-if ! wait_for 60 "$pid" curl -sf "http://127.0.0.1:$port/health"; then
-  tail -n 20 "$dir/log" >&2
-  "$here/stop.sh" "$dir"
-  exit 1
-fi
-echo "http://127.0.0.1:$port/v1"
+wait_for 60 "$pid" curl -sf "http://127.0.0.1:$port/health" || give_up "$dir"
+publish "$dir" "LLM_BASE_URL=http://127.0.0.1:$port/v1" LLM_MODEL=smollm2-135m "LLM_PID=$pid"

@@ -1,10 +1,10 @@
 #!/bin/bash
 # start-postgres.sh DIR [PORT]: PostgreSQL on 127.0.0.1:PORT.
 #
-# Prints the URL of its superuser when it answers. DIR gets data, log and pid;
-# `stop.sh DIR` ends it, and the next start finds the data again.
-# OWNER_PID: the server ends when that process does, what is in DIR goes with it,
-# and nothing is written through to the disk (fsync is off).
+# Prints the URL of its superuser. DIR/env: POSTGRES_URL, the same; POSTGRES_PID of
+# the server itself, not the one in DIR/pid. See lib.sh for what the scripts have
+# in common. With OWNER_PID what is in DIR goes when that process ends, and nothing
+# is written through to the disk (fsync is off).
 #
 # The server is Debian's package, installed if there is none. Started by root it
 # runs as user postgres, because it refuses to run as root.
@@ -18,9 +18,7 @@ newest_bin() { find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort
 
 install_postgres() {
   [ -z "$(newest_bin)" ] || return 0
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get install -y -q --no-install-recommends postgresql ||
-    { apt-get update -q && apt-get install -y -q --no-install-recommends postgresql; }
+  apt_install postgresql
 }
 [ -n "$(newest_bin)" ] || installed postgres debian install_postgres
 bin=$(newest_bin)
@@ -28,7 +26,7 @@ bin=$(newest_bin)
 
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-port=${2:-$(free_port)}
+port=$(choose_port "$dir" "${2:-}")
 as=()
 if [ "$(id -u)" = 0 ]; then
   as=(setpriv --reuid=postgres --regid=postgres --init-groups)
@@ -61,17 +59,14 @@ setsid bash -c '
     sleep 1 &
     wait $! || true
   done
-  if [ -n "$owner" ]; then
-    rm -rf "$dir/data" "$dir/log" "$dir/password" "$dir/pid"
+  if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+    rm -rf "$dir/data" "$dir/log" "$dir/password" "$dir/pid" "$dir/port" "$dir/env"
     rmdir "$dir"
   fi
 ' supervise "${OWNER_PID:-}" "$dir" "${as[@]}" "$bin/postgres" -D "$dir/data" -p "$port" "${options[@]}" \
   >"$dir/log" 2>&1 </dev/null &
 pid=$!
 record "$dir" "$pid" "$dir/data -p $port"
-if ! wait_for 30 "$pid" "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; then
-  tail -n 20 "$dir/log" >&2
-  "$here/stop.sh" "$dir"
-  exit 1
-fi
-echo "postgres://postgres:postgres@127.0.0.1:$port/postgres?sslmode=disable"
+wait_for 30 "$pid" "$bin/pg_isready" -q -h 127.0.0.1 -p "$port" || give_up "$dir"
+publish "$dir" "POSTGRES_URL=postgres://postgres:postgres@127.0.0.1:$port/postgres?sslmode=disable" \
+  "POSTGRES_PID=$(head -n 1 "$dir/data/postmaster.pid")"
