@@ -1,10 +1,12 @@
 package web
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/valyala/fasthttp"
@@ -38,35 +40,72 @@ func (g *Gateway) serveOps(rc *fasthttp.RequestCtx) {
 	}
 }
 
-// serveHealth says that the process runs and, for readiness, that it should be
-// sent requests. No model is called.
-func (g *Gateway) serveHealth(rc *fasthttp.RequestCtx, readiness bool) {
-	rc.Response.Header.SetContentType("application/json")
-	if readiness && !g.ready.Load() {
-		rc.SetStatusCode(fasthttp.StatusServiceUnavailable)
-		rc.SetBodyString(`{"status":"not ready"}`)
-		return
-	}
-	if readiness && g.Tenants.Stale() > staleNews {
-		rc.SetStatusCode(fasthttp.StatusServiceUnavailable)
-		rc.SetBodyString(`{"status":"not ready","reason":"the store does not answer"}`)
-		return
-	}
-	if readiness && g.Health != nil {
-		for name, err := range g.Health() {
-			if err != nil {
-				rc.SetStatusCode(fasthttp.StatusServiceUnavailable)
-				rc.SetBodyString(`{"status":"not ready","reason":"` + name + ` does not answer"}`)
-				return
-			}
-		}
-	}
-	rc.SetBodyString(`{"status":"ok"}`)
+// health is what /healthz and /readyz say.
+type health struct {
+	Status string `json:"status"` // "ok" or "not ready"
+	// Reason says in one line why the gateway is not ready.
+	Reason string `json:"reason,omitempty"`
+	// Away are the servers that do not do what they should, also those that
+	// the gateway can be without for a while.
+	Away []awayBackend `json:"away,omitempty"`
 }
 
-// staleNews is how long the store may not answer before readiness says so.
-// Known keys go on working for max_stale.
-const staleNews = 10 * time.Second
+type awayBackend struct {
+	Backend string `json:"backend"`
+	Reason  string `json:"reason"`
+	Seconds int64  `json:"seconds"` // since when
+}
+
+// serveHealth says that the process runs and, for readiness, that it should be
+// sent requests. No model is called, and nobody is waited for. What the query
+// says with exclude=NAME, as often as one likes, does not count: where every
+// gateway is told to go when the database is away, none is left to serve the
+// keys that it knows.
+func (g *Gateway) serveHealth(rc *fasthttp.RequestCtx, readiness bool) {
+	h := health{Status: "ok"}
+	if readiness {
+		h = g.readiness(func(name string) bool {
+			return slices.ContainsFunc(rc.QueryArgs().PeekMulti("exclude"), func(v []byte) bool { return string(v) == name })
+		})
+	}
+	if h.Status != "ok" {
+		rc.SetStatusCode(fasthttp.StatusServiceUnavailable)
+	}
+	body, err := json.Marshal(h)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	rc.Response.Header.SetContentType("application/json")
+	rc.SetBody(body)
+}
+
+// maxReason bounds what is shown of an error, in bytes.
+const maxReason = 300
+
+func (g *Gateway) readiness(excluded func(name string) bool) health {
+	h := health{Status: "ok"}
+	not := func(reason string) {
+		h.Status = "not ready"
+		if h.Reason == "" {
+			h.Reason = reason
+		}
+	}
+	if !g.ready.Load() {
+		not("it is starting or stopping")
+	}
+	for _, s := range g.Backends.States() {
+		if s.Err == nil {
+			continue
+		}
+		why := s.Err.Error()
+		why = strings.ToValidUTF8(why[:min(len(why), maxReason)], "")
+		h.Away = append(h.Away, awayBackend{s.Name, why, int64(s.Away.Seconds())})
+		if s.Bad && !excluded(s.Name) {
+			not(s.Name + " is away")
+		}
+	}
+	return h
+}
 
 func (m *metrics) serve(rc *fasthttp.RequestCtx) {
 	fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))(rc)
