@@ -1,10 +1,21 @@
-// Package audit says what is written down about who did what in a company. The
-// rows are append-only: the store writes each one in the transaction of the act
-// it tells of, so that no change is without its row and no row without its
+// Package audit says what is written down about who did what in a company, and
+// how one can tell that it is still what was written.
+//
+// The rows are append-only: the store writes each one in the transaction of the
+// act it tells of, so that no change is without its row and no row without its
 // change. They never hold prompts, answers, documents or secrets.
+//
+// Three parts: the rows themselves (this file), the chain that each company's
+// rows make (chain.go, check.go), and the Tally of what happens too often for a
+// row each time: refused access and reads of content (tally.go).
 package audit
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"bulkhead/tenant"
+)
 
 // Type names an act, as OpenAI's audit log names it where OpenAI has the act.
 type Type string
@@ -39,12 +50,77 @@ const (
 	CompanyErased          Type = "company.erased"
 )
 
+// What a Tally counts: one row stands for many.
+const (
+	AccessDenied Type = "access.denied" // Object is the route
+	ContentRead  Type = "content.read"  // Object is the kind of what was read
+)
+
 // Event is one row of a company's audit log.
 type Event struct {
 	ID        string // "audit_log-" and a random part
 	Type      Type
-	At        time.Time
-	Actor     string // "key:<id>", "operator:<id>" or "gateway"
-	ProjectID string // "" for what concerns the company as a whole
-	Object    string // the id of what was acted on
+	At        time.Time // when the row was written, to the microsecond
+	Actor     string    // see the constants below
+	ProjectID string    // "" for what concerns the company as a whole
+	Object    string    // the id of what was acted on
+	Count     int64     // how many acts the row stands for; 1 but for what a Tally counts
+	Detail    string    // "", or a JSON object with what more there is to say
+}
+
+// How an Actor begins, before the id of a key. Beside these there are
+// "gateway", for work in the background, and Unknown.
+const (
+	ByKey      = "key:"      // a proved key of the company
+	ByOperator = "operator:" // a key of the operator, or "gateway"
+	ByClaim    = "claimed:"  // a key that was named and not proved
+)
+
+// Unknown is the actor of requests with keys that name the company and that it
+// never had.
+const Unknown = "unknown"
+
+// Record is an Event as a company sees it, with what belongs to it elsewhere.
+type Record struct {
+	Event
+	ProjectName string // of ProjectID, as it now is
+	AccountID   string // of the service account of the key that acted; "" for others
+}
+
+// Filter narrows a list of Records. The zero Filter lets everything through; an
+// empty list of values does not narrow.
+type Filter struct {
+	From, Until time.Time // At is not before From, and before Until; zero: open
+	Types       []string
+	Projects    []string
+	Objects     []string
+	Actors      []string // ids of keys or of service accounts, or "gateway"
+}
+
+// Caller is who a row is about that a Tally writes.
+type Caller struct {
+	Company tenant.ID
+	Project string // of the key; "" for a company's admin key
+	KeyID   string
+	Proved  bool // the key is the one with this id; else that is only said
+}
+
+// Proved returns the caller of a scope.
+func Proved(s tenant.Scope) Caller {
+	return Caller{Company: s.ID(), Project: s.ProjectID(), KeyID: s.KeyID(), Proved: true}
+}
+
+// Claimed returns the caller that a refused key claims to be.
+func Claimed(c tenant.Claim) Caller {
+	return Caller{Company: c.Company, Project: c.ProjectID, KeyID: c.KeyID, Proved: c.Proved}
+}
+
+// KeyOf returns the id of the key in an Actor and how the Actor begins.
+func KeyOf(actor string) (by, id string) {
+	for _, by := range []string{ByKey, ByOperator, ByClaim} {
+		if id, ok := strings.CutPrefix(actor, by); ok {
+			return by, id
+		}
+	}
+	return "", actor
 }

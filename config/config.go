@@ -128,8 +128,15 @@ type Config struct {
 	// Default 5m, allowed 1s..24h.
 	MaxStale time.Duration `yaml:"max_stale" allowed:"1s..24h" restart:"yes"`
 
-	// How long streams may go on after SIGTERM before they are cut; 0 cuts
-	// them at once.
+	// How long calls are still taken after SIGTERM, while readiness says no and
+	// each answer closes its connection: so that balancers and clients turn to
+	// other gateways and no call is lost. Let it be longer than a balancer takes to
+	// notice. It does not wait where nobody is connected.
+	// Default 1s, allowed 0..10m.
+	ShutdownDelay time.Duration `yaml:"shutdown_delay" allowed:"0..10m"`
+
+	// How long streams may go on after that before they are cut; 0 cuts them at
+	// once.
 	// Default 30s, allowed 0, 1s..1h.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" allowed:"0, 1s..1h"`
 
@@ -326,6 +333,7 @@ func Default() Config {
 		BodyBytesTotal:   256 * MiB,
 		BodyBytesCompany: 64 * MiB,
 		MaxStale:         5 * time.Minute,
+		ShutdownDelay:    time.Second,
 		ShutdownTimeout:  30 * time.Second,
 		Limits:           Limits{ConcurrentRequests: 1000, ConcurrentTotal: 10000},
 		Ledger:           Ledger{Sync: "interval", JournalBytes: 1024 * MiB},

@@ -64,6 +64,7 @@ func TestCheck(t *testing.T) {
 	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("postgres://u@h") })
 	f("postgres_owner_url", database, func(c *Config) { c.PostgresURL, c.PostgresOwnerURL = NewSecret("postgres://u@h/d"), NewSecret("u@h/d") })
 	f("postgres_url", "names the user", func(c *Config) { c.PostgresOwnerURL = NewSecret("postgres://u@h/d") })
+	f("shutdown_delay", "0 to 10m", func(c *Config) { c.ShutdownDelay = time.Hour })
 	f("shutdown_timeout", "0 or 1s to 1h", func(c *Config) { c.ShutdownTimeout = time.Millisecond })
 	f("shutdown_timeout", "not -1s", func(c *Config) { c.ShutdownTimeout = -time.Second })
 	f("max_body_bytes", "1KiB to 1GiB", func(c *Config) { c.MaxBodyBytes = 1023 })

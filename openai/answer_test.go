@@ -38,9 +38,9 @@ func TestScanAnswer(t *testing.T) {
 		Answer{HasUsage: true, Usage: Usage{Input: 1, Output: 2, CachedInput: 1, Reasoning: 2}})
 
 	// counts that are none
-	f(Chat, `{"usage":{"prompt_tokens":-1,"completion_tokens":1.5,"total_tokens":1e3}}`, Answer{})
-	f(Chat, `{"usage":{"prompt_tokens":"7","completion_tokens":99999999999999999999}}`, Answer{})
-	f(Chat, `{"usage":{"prompt_tokens":1099511627777}}`, Answer{})
+	f(Chat, `{"usage":{"prompt_tokens":-1,"completion_tokens":1.5,"total_tokens":1e3}}`, Answer{BadUsage: true})
+	f(Chat, `{"usage":{"prompt_tokens":"7","completion_tokens":99999999999999999999}}`, Answer{BadUsage: true})
+	f(Chat, `{"usage":{"prompt_tokens":1099511627777}}`, Answer{BadUsage: true})
 	f(Chat, `{"usage":{"prompt_tokens":3,"completion_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":[]}}`,
 		Answer{HasUsage: true, Usage: Usage{Input: 3}})
 	f(Chat, `{"usage":{}}`, Answer{})

@@ -122,9 +122,14 @@ func (r *Request) rawText() error {
 	null := r.s.peek() == 'n'
 	at, err := r.s.skip()
 	if !null {
-		r.TextBytes += int64(at.End - at.Start)
+		r.countRaw(at)
 	}
 	return err
+}
+
+func (r *Request) countRaw(at Span) {
+	r.TextBytes += int64(at.End - at.Start)
+	r.Texts = append(r.Texts, at)
 }
 
 var streamOptionNames = []string{"include_usage"}
@@ -230,7 +235,7 @@ func (r *Request) inputItem(param string, first jsontext.Kind, i int) error {
 	case kind == '[' && r.Endpoint != Moderations:
 		return r.tokenList(item)
 	case kind == '{' && r.Endpoint == Moderations:
-		return r.part(item)
+		return r.part(0, i, item)
 	}
 	return r.wrongKind(item(), "a string or, where the endpoint takes them, tokens")
 }
@@ -268,10 +273,11 @@ func (r *Request) token(item func() string) error {
 
 // countText reads a string that the caller has peeked and counts it.
 func (r *Request) countText() error {
-	raw, _, err := r.s.scalar()
+	raw, at, err := r.s.scalar()
 	if err != nil {
 		return err
 	}
 	r.TextBytes += textLen(raw)
+	r.Texts = append(r.Texts, at)
 	return nil
 }

@@ -28,6 +28,10 @@ func FuzzScan(f *testing.F) {
 		`{"model":"m","prompt":["a","b"],"best_of":3,"stream":true,"stream_options":{}}`,
 		`{"model":"a","mod\u0065l":"b"}`,
 		`{"model":"m","Model":"n","input":"x"}`,
+		`{"model":"m","messages":[{"role":"user","x":1,"content":[{"type":"image_url","image_url":{"url":"u","detail":"low"}},` +
+			`{"type":"file","file":{"file_id":"f"}},{"type":"v","cache_control":{}}]}],"tools":[{"type":"function"},{"type":"t"},1],"modalities":["audio","x"],"store":true}`,
+		`{"max_completion_tokens":9,"max_tokens":null,"model":"m","messages":[{"role":"user"}]}`,
+		`{"model":"m","stream":true,"messages":[{"role":"user"}],"max_tokens":2 , "max_completion_tokens" : 1}`,
 	} {
 		for e := Chat; e <= Moderations; e++ {
 			f.Add(uint8(e), []byte(body))
@@ -58,6 +62,8 @@ func FuzzScan(f *testing.F) {
 		if same := r.AppendUpstream(nil, UpstreamForm{Model: r.Model}); !bytes.Equal(same, body) {
 			t.Fatalf("no change, yet %q", same)
 		}
+		checkSpans(t, &r)
+		checkMaxTokens(t, &r)
 		out := r.AppendUpstream(nil, form)
 		var again Request
 		if err := again.Scan(e, out); err != nil {
@@ -76,6 +82,58 @@ func FuzzScan(f *testing.F) {
 			t.Fatalf("%q became %q", body, out)
 		}
 	})
+}
+
+// checkSpans checks that all that was noted stands in the body, and that the
+// texts are no less than what is counted.
+func checkSpans(t *testing.T, r *Request) {
+	t.Helper()
+	var size int64
+	for _, at := range r.Texts {
+		if at.Start < 0 || at.Start >= at.End || at.End > len(r.Body) {
+			t.Fatalf("a text at %v of %d bytes", at, len(r.Body))
+		}
+		size += int64(at.End - at.Start)
+	}
+	if size < r.TextBytes || size > int64(len(r.Body)) {
+		t.Fatalf("%d bytes of text at places of %d, in %d", r.TextBytes, size, len(r.Body))
+	}
+	odd := 0
+	for _, s := range r.Seen {
+		if s.Name.Start < 0 || s.Name.End < s.Name.Start || s.Name.End > len(r.Body) {
+			t.Fatalf("a name at %v of %d bytes", s.Name, len(r.Body))
+		}
+		if s.Where != Field {
+			odd++
+		}
+	}
+	if odd > maxOddities+int(Modality) || r.LowImages > r.Images || r.AudioBytes > int64(len(r.Body)) {
+		t.Fatalf("impossible: %+v", r)
+	}
+}
+
+// checkMaxTokens checks the body for an upstream that knows max_tokens only.
+func checkMaxTokens(t *testing.T, r *Request) {
+	t.Helper()
+	for _, limit := range []int64{0, 3} {
+		out := r.AppendUpstream(nil, UpstreamForm{Model: "n", IncludeUsage: true, MaxOutput: limit, MaxTokensOnly: true})
+		var again Request
+		if err := again.Scan(r.Endpoint, out); err != nil {
+			t.Fatalf("%q became %q: %v", r.Body, out, err)
+		}
+		if r.Endpoint == Chat || r.Endpoint == Completions {
+			want := r.MaxOutput
+			if limit > 0 && (want == 0 || want > limit) {
+				want = limit
+			}
+			if again.MaxOutput != want || r.Endpoint == Chat && !again.MaxCompletionTokensSpan.Empty() {
+				t.Fatalf("%q became %q, limit %d", r.Body, out, limit)
+			}
+		}
+		if !reflect.DeepEqual(unedited(t, r.Body), unedited(t, out)) {
+			t.Fatalf("%q became %q", r.Body, out)
+		}
+	}
 }
 
 // unedited decodes body without the members FuzzScan's form may change.
@@ -208,7 +266,8 @@ func FuzzScanChunk(f *testing.F) {
 	f.Add([]byte(`{"usage":{"prompt_tokens":1,"completion_tokens_details":{"reasoning_tokens":2}} , "choices":[]}`))
 	f.Add([]byte(`{"error":{"message":"x"},"choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}]}}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c := Chunk{Model: "old"}
+		text := &Text{Max: 10}
+		c := Chunk{Model: "old", Text: text}
 		kept := bytes.Clone(data)
 		err := ScanChunk(data, &c)
 		if !bytes.Equal(data, kept) {
@@ -217,7 +276,7 @@ func FuzzScanChunk(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if c.Usage.Input < 0 || c.Usage.Input > maxCount || c.TextBytes < 0 || c.TextBytes > 3*int64(len(data)) {
+		if c.Usage.Input < 0 || c.Usage.Input > 2*maxCount || c.TextBytes < 0 || c.TextBytes > 3*int64(len(data)) || len(text.Bytes) > text.Max {
 			t.Fatalf("impossible: %+v", c)
 		}
 		var before, after map[string]any

@@ -6,9 +6,10 @@ import (
 	"bulkhead/fault"
 )
 
+// Names that may not come in another case; see checkName.
 var (
-	messageNames = []string{"role", "content"}
-	partNames    = []string{"type", "text"}
+	messageNames = []string{"role", "content", "audio"}
+	partNames    = []string{"type", "text", "image_url", "input_audio", "file", "cache_control"}
 )
 
 // messages reads the messages of a chat.
@@ -79,7 +80,10 @@ func (r *Request) message(i int) error {
 			user, err = r.role(i)
 		case "content":
 			content, err = r.content(i)
+		case "name", "tool_calls", "tool_call_id", "refusal", "function_call":
+			err = r.rawText()
 		default:
+			r.note(Seen{Where: MessageField, Message: i, Name: r.lastName(name)})
 			err = r.rawText()
 		}
 		if err != nil {
@@ -132,6 +136,7 @@ func (r *Request) content(i int) (Span, error) {
 		raw, at, err := r.s.scalar()
 		if err == nil {
 			r.TextBytes += textLen(raw)
+			r.Texts = append(r.Texts, at)
 		}
 		return at, err
 	case 'n':
@@ -157,84 +162,8 @@ func (r *Request) content(i int) (Span, error) {
 		if r.s.peek() != '{' {
 			return Span{}, r.wrongKind(item(), "an object")
 		}
-		if err := r.part(item); err != nil {
+		if err := r.part(i, j, item); err != nil {
 			return Span{}, err
 		}
 	}
-}
-
-// part reads one part of a content, which the caller has peeked to be an object.
-// Text counts whatever the part's type says; the rest of a part is data (an
-// image, a file) that is counted by piece, or, where the type is unknown, bytes.
-func (r *Request) part(item func() string) error {
-	if err := r.s.open(); err != nil {
-		return err
-	}
-	start := r.s.offset() - 1
-	before := r.TextBytes
-	kind := ""
-	for {
-		name, ok, err := r.s.name()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		if err := checkName(name, partNames); err != nil {
-			return within(err, item())
-		}
-		switch string(name) {
-		case "type":
-			kind, err = r.partType(item)
-		case "text", "refusal":
-			if r.s.peek() != '"' {
-				return r.wrongKind(item()+"."+string(name), "a string")
-			}
-			err = r.countText()
-		default:
-			_, err = r.s.skip()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	switch kind {
-	case "":
-		return fault.Field(item()+".type", "%s.type is required", item())
-	case "text", "refusal":
-	case "image_url":
-		r.Images++
-	case "input_audio":
-		r.Audios++
-	case "file":
-		r.Files++
-	default:
-		r.TextBytes = before + int64(r.s.offset()-start)
-	}
-	return nil
-}
-
-// partType returns the type if it is a known one, "other" otherwise.
-func (r *Request) partType(item func() string) (string, error) {
-	if r.s.peek() != '"' {
-		return "", r.wrongKind(item()+".type", "a string")
-	}
-	raw, _, err := r.s.scalar()
-	if err != nil {
-		return "", err
-	}
-	switch string(unquote(raw)) {
-	case "text":
-		return "text", nil
-	case "refusal":
-		return "refusal", nil
-	case "image_url":
-		return "image_url", nil
-	case "input_audio":
-		return "input_audio", nil
-	case "file":
-		return "file", nil
-	}
-	return "other", nil
 }

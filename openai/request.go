@@ -30,7 +30,8 @@ const DefaultModerationModel = "omni-moderation-latest"
 // It is not safe for concurrent Scans.
 //
 // Adding a field of the API means: a case in chatField, completionField or
-// inputField, and its name in readFields.
+// inputField, its name in readFields, and its row among what can cost money
+// (Billables in package provider).
 type Request struct {
 	Endpoint Endpoint
 	Body     []byte
@@ -68,9 +69,22 @@ type Request struct {
 	// tokens each message adds.
 	TextBytes int64
 
+	// Texts are where that text stands, for an estimate that is closer than its
+	// size: string literals with their quotes, and values as they stand.
+	Texts []Span
+
 	// Images, Audios and Files count the parts that are not text and so are not
 	// in TextBytes. Parts of an unknown type count with all their bytes there.
 	Images, Audios, Files int
+	LowImages             int   // of Images those with detail "low"
+	AudioBytes            int64 // of the input_audio values, base64 and all
+	CacheControl          bool  // some part asks the vendor to cache it (Anthropic's cache_control)
+	Store                 bool  // "store" is true: the vendor keeps the answer
+	AudioOut, ImageOut    bool  // "modalities" has "audio", "image"
+
+	// Seen are the names at the top of the body in order, and what else is in it
+	// that may cost more than its bytes.
+	Seen []Seen
 
 	InputItems     int    // inputs or prompts: a string is one, a list of tokens is one
 	InputTokens    int64  // integers in inputs given as tokens
@@ -93,7 +107,7 @@ type Request struct {
 // case (Go's encoding/json does) would read a value the gateway has not checked.
 var readFields = []string{
 	"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of",
-	"user", "safety_identifier", "service_tier", "tools", "functions", "response_format", "prediction",
+	"user", "safety_identifier", "service_tier", "tools", "functions", "response_format", "prediction", "modalities", "store",
 	"prompt", "suffix", "input", "encoding_format", "dimensions",
 }
 
@@ -107,7 +121,7 @@ func (r *Request) Scan(e Endpoint, body []byte) error {
 	if r.s == nil {
 		r.s = new(scanner)
 	}
-	*r = Request{Endpoint: e, Body: body, N: 1, s: r.s}
+	*r = Request{Endpoint: e, Body: body, N: 1, s: r.s, Texts: r.Texts[:0], Seen: r.Seen[:0]}
 	r.s.strict(body)
 	err := r.scan()
 	if err == nil {
@@ -125,8 +139,17 @@ func (r *Request) Reset() {
 	if r.s != nil {
 		r.s.strict(nil)
 	}
-	*r = Request{s: r.s}
+	*r = Request{s: r.s, Texts: r.Texts, Seen: r.Seen}
+	if cap(r.Texts) > maxKeptSpans {
+		r.Texts = nil // a rare body with very many parts
+	}
+	if cap(r.Seen) > maxKeptSpans {
+		r.Seen = nil
+	}
 }
+
+// maxKeptSpans is how many spans a Request keeps the memory of between bodies.
+const maxKeptSpans = 1024
 
 func (r *Request) scan() error {
 	switch r.s.peek() {
@@ -149,6 +172,8 @@ func (r *Request) scan() error {
 		if err := checkName(name, readFields); err != nil {
 			return err
 		}
+		end := r.s.offset() - len(`"`)
+		r.Seen = append(r.Seen, Seen{Where: Field, Name: Span{end - len(name), end}})
 		if err := r.field(name); err != nil {
 			return err
 		}
@@ -177,8 +202,16 @@ func (r *Request) chatField(name []byte) error {
 	switch string(name) {
 	case "messages":
 		return r.messages()
-	case "tools", "functions", "response_format", "prediction":
+	case "tools":
+		return r.tools()
+	case "functions", "response_format", "prediction":
 		return r.rawText()
+	case "modalities":
+		return r.modalities()
+	case "store":
+		var err error
+		r.Store, _, err = r.boolean("store")
+		return err
 	case "max_completion_tokens":
 		n, at, err := r.integer("max_completion_tokens", MaxOutputCap)
 		r.maxCompletion, r.MaxCompletionTokensSpan = n, at

@@ -18,12 +18,14 @@ type UpstreamForm struct {
 
 	// MaxOutput bounds the output tokens: a larger limit of the client is
 	// lowered to it, a missing one is added as MaxOutputField (default
-	// "max_completion_tokens" for chat, "max_tokens" for completions).
+	// "max_completion_tokens" for chat, "max_tokens" for completions and where
+	// MaxTokensOnly is set).
 	MaxOutput      int64
 	MaxOutputField string
 
 	// MaxTokensOnly is for upstreams that know "max_tokens" only: the client's
-	// "max_completion_tokens", which means the same there, gets that name.
+	// "max_completion_tokens", which means the same there, gets that name. Of
+	// both the smaller becomes "max_tokens".
 	MaxTokensOnly bool
 }
 
@@ -41,13 +43,16 @@ func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	if f.EncodingFormat != "" && r.Endpoint == Embeddings && f.EncodingFormat != r.EncodingFormat {
 		edits = append(edits, r.setEdit(r.encodingSpan, "encoding_format", quote(f.EncodingFormat)))
 	}
-	if f.MaxTokensOnly && !r.MaxCompletionTokensSpan.Empty() && r.MaxTokensSpan.Empty() {
-		edits = append(edits, r.renameEdit(r.MaxCompletionTokensSpan, "max_completion_tokens", "max_tokens"))
+	switch {
+	case r.Endpoint == Chat && f.MaxTokensOnly && !r.MaxCompletionTokensSpan.Empty():
+		edits = r.maxTokensEdits(edits, f.MaxOutput)
+	case f.MaxOutput > 0 && (r.Endpoint == Chat || r.Endpoint == Completions):
+		edits = r.outputEdits(edits, f)
 	}
-	if f.MaxOutput > 0 && (r.Endpoint == Chat || r.Endpoint == Completions) {
-		edits = r.outputEdits(edits, f.MaxOutput, f.MaxOutputField)
-	}
-	slices.SortStableFunc(edits, func(a, b Edit) int { return cmp.Compare(a.At.Start, b.At.Start) })
+	slices.SortStableFunc(edits, func(a, b Edit) int {
+		// What is inserted where another edit begins goes before it.
+		return cmp.Or(cmp.Compare(a.At.Start, b.At.Start), cmp.Compare(a.At.End, b.At.End))
+	})
 	return Splice(dst, r.Body, edits)
 }
 
@@ -66,16 +71,33 @@ func (r *Request) setEdit(at Span, name string, value []byte) Edit {
 	return Edit{At: Span{r.afterBrace, r.afterBrace}, With: with} // the object has members: the input at least
 }
 
-// renameEdit gives the member with that value another name. Between a name and
-// its value stand only a colon and space, and names are not escaped (Scan), so
-// the last occurrence before the value is the name.
-func (r *Request) renameEdit(value Span, from, to string) Edit {
-	quoted := quote(from)
-	at := bytes.LastIndex(r.Body[:value.Start], quoted)
+// memberStart returns where the member of that name and value begins. Between a
+// name and its value stand only a colon and space, and names are not escaped
+// (Scan), so the last occurrence before the value is the name.
+func (r *Request) memberStart(name string, value Span) int {
+	at := bytes.LastIndex(r.Body[:value.Start], quote(name))
 	if at < 0 {
-		panic("BUG: the member " + from + " has no name")
+		panic("BUG: the member " + name + " has no name")
 	}
-	return Edit{At: Span{at, at + len(quoted)}, With: quote(to)}
+	return at
+}
+
+// renameEdit gives the member with that value another name.
+func (r *Request) renameEdit(value Span, from, to string) Edit {
+	at := r.memberStart(from, value)
+	return Edit{At: Span{at, at + len(quote(from))}, With: quote(to)}
+}
+
+// removeEdit takes the member with that value out, which is not the only one,
+// and a comma beside it.
+func (r *Request) removeEdit(value Span, name string) Edit {
+	at := Span{r.memberStart(name, value), value.End}
+	if rest := bytes.TrimLeft(r.Body[at.End:], " \t\r\n"); rest[0] == ',' {
+		at.End = len(r.Body) - len(rest) + 1
+	} else {
+		at.Start = bytes.LastIndexByte(r.Body[:at.Start], ',') // only space stands between
+	}
+	return Edit{At: at}
 }
 
 func (r *Request) modelEdit(name string) Edit {
@@ -102,12 +124,14 @@ func (r *Request) usageEdit(edits []Edit) []Edit {
 	return append(edits, Edit{At: inner, With: []byte(option + ",")})
 }
 
-func (r *Request) outputEdits(edits []Edit, limit int64, field string) []Edit {
-	value := strconv.AppendInt(nil, limit, 10)
+// outputEdits lowers the client's limits to f.MaxOutput, or adds one.
+func (r *Request) outputEdits(edits []Edit, f UpstreamForm) []Edit {
+	value := strconv.AppendInt(nil, f.MaxOutput, 10)
 	if r.MaxOutput == 0 {
+		field := f.MaxOutputField
 		if field == "" {
 			field = "max_tokens"
-			if r.Endpoint == Chat {
+			if r.Endpoint == Chat && !f.MaxTokensOnly {
 				field = "max_completion_tokens"
 			}
 		}
@@ -117,11 +141,32 @@ func (r *Request) outputEdits(edits []Edit, limit int64, field string) []Edit {
 		}
 		return append(edits, r.setEdit(at, field, value))
 	}
-	if r.maxTokens > limit {
+	if r.maxTokens > f.MaxOutput {
 		edits = append(edits, Edit{At: r.MaxTokensSpan, With: value})
 	}
-	if r.maxCompletion > limit {
+	if r.maxCompletion > f.MaxOutput {
 		edits = append(edits, Edit{At: r.MaxCompletionTokensSpan, With: value})
+	}
+	return edits
+}
+
+// maxTokensEdits turns max_completion_tokens, which is there, into max_tokens,
+// at most limit; 0 is none.
+func (r *Request) maxTokensEdits(edits []Edit, limit int64) []Edit {
+	const from, to = "max_completion_tokens", "max_tokens"
+	now, at := r.maxCompletion, r.MaxCompletionTokensSpan
+	if r.MaxTokensSpan.Empty() {
+		edits = append(edits, r.renameEdit(at, from, to))
+	} else {
+		edits = append(edits, r.removeEdit(at, from))
+		now, at = r.maxTokens, r.MaxTokensSpan
+	}
+	want := r.MaxOutput // the smaller of the two that are given
+	if limit > 0 && (want == 0 || want > limit) {
+		want = limit
+	}
+	if want > 0 && want != now {
+		edits = append(edits, Edit{At: at, With: strconv.AppendInt(nil, want, 10)})
 	}
 	return edits
 }

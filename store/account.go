@@ -59,7 +59,7 @@ func (t *tx) addAccount(a tenant.ServiceAccount) error {
 	if _, err := t.exec(accountInserted, a.ID, a.ProjectID, a.Name, a.Role, micros(a.CreatedAt)); err != nil {
 		return conflict(err)
 	}
-	return t.audit(audit.ServiceAccountCreated, a.ProjectID, a.ID)
+	return t.audit(audit.ServiceAccountCreated, a.ProjectID, a.ID, made[member]{member{a.Name, a.Role}})
 }
 
 // ServiceAccounts implements web.Registry.
@@ -108,7 +108,7 @@ func (db *DB) UpdateServiceAccount(ctx context.Context, s tenant.Scope, project,
 		if a, err = t.account(project, id); err != nil {
 			return err
 		}
-		return t.audit(audit.ServiceAccountUpdated, project, id)
+		return t.audit(audit.ServiceAccountUpdated, project, id, changed[member]{member{name, role}})
 	})
 	return a, err
 }

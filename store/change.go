@@ -21,8 +21,12 @@ var (
 )
 
 // bump gives the company of t its next generation in the change feed. The
-// caller writes the generation into the company's row.
+// caller writes the generation into the company's row. What was noted for the
+// audit log is written before, so that the counter is held shortly.
 func (t *tx) bump() (int64, error) {
+	if err := t.writeNoted(); err != nil {
+		return 0, err
+	}
 	var generation int64
 	if err := t.one(changeCounted, []any{&generation}); err != nil {
 		return 0, err

@@ -86,7 +86,7 @@ func (db *DB) PutCredential(ctx context.Context, s tenant.Scope, c keystore.Seal
 			if err != nil {
 				return err
 			}
-			return t.audit(audit.CredentialCreated, "", c.ID)
+			return t.audit(audit.CredentialCreated, "", c.ID, credited(c))
 		}
 		n, err := t.exec(credentialUpdated, c.ID, c.Provider, c.Version, c.Redacted, c.BaseURL, c.Blob, micros(c.UpdatedAt))
 		switch {
@@ -95,7 +95,7 @@ func (db *DB) PutCredential(ctx context.Context, s tenant.Scope, c keystore.Seal
 		case n == 0:
 			return keystore.ErrConflict
 		}
-		return t.audit(audit.CredentialUpdated, "", c.ID)
+		return t.audit(audit.CredentialUpdated, "", c.ID, credited(c))
 	}))
 }
 

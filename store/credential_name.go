@@ -48,7 +48,7 @@ func (db *DB) PutCredentialName(ctx context.Context, s tenant.Scope, c keystore.
 		if c.Version <= 1 {
 			what = audit.CredentialCreated
 		}
-		return t.audit(what, "", c.ID)
+		return t.audit(what, "", c.ID, credited(c))
 	}))
 }
 

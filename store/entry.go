@@ -15,7 +15,8 @@ const (
 	entryCommon = `id, request_id, project_id, key_id, kind, provider, model, requested, outcome, rank, status,
 	input, output, priced, cost_nano, started_at, ended_at`
 	entryRare = `cached_input, cache_write, audio_input, image_input, reasoning, audio_output, image_output,
-	accepted_prediction, rejected_prediction, total, agent_id, user_id, tier, again, lent, marks, under_nano, over_nano`
+	accepted_prediction, rejected_prediction, total, agent_id, user_id, tier, again, lent, marks, under_nano, over_nano,
+	cache_write_1h, searches, search_context, tools, seconds, images, characters`
 	entryColumns = entryCommon + ", " + entryRare
 )
 
@@ -39,7 +40,7 @@ var (
 		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18` + entryReplaced}
 	entryAppendedWhole = statement{"entry_appended_whole", `INSERT INTO entry (company_id, ` + entryColumns + `)
 		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-		$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36` + entryReplaced}
+		$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43` + entryReplaced}
 )
 
 const entryReplaced = `
@@ -53,12 +54,14 @@ const entryReplaced = `
 		image_output = excluded.image_output, accepted_prediction = excluded.accepted_prediction,
 		rejected_prediction = excluded.rejected_prediction, total = excluded.total,
 		priced = excluded.priced, cost_nano = excluded.cost_nano, ended_at = excluded.ended_at,
-		tier = excluded.tier, marks = excluded.marks, under_nano = excluded.under_nano, over_nano = excluded.over_nano
+		tier = excluded.tier, marks = excluded.marks, under_nano = excluded.under_nano, over_nano = excluded.over_nano,
+		cache_write_1h = excluded.cache_write_1h, searches = excluded.searches, search_context = excluded.search_context,
+		tools = excluded.tools, seconds = excluded.seconds, images = excluded.images, characters = excluded.characters
 	WHERE entry.company_id = $1 AND entry.rank < excluded.rank`
 
 // append appends one entry of the company that the transaction has entered.
 func (t *tx) append(e *ledger.Entry) error {
-	var room [35]any
+	var room [42]any
 	u := &e.Usage
 	all := append(room[:0], e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
 		storable(e.Requested), string(e.Outcome), int64(e.Rank), int64(e.Status), u.Input, u.Output, e.Priced, e.CostNano,
@@ -74,7 +77,8 @@ func (t *tx) append(e *ledger.Entry) error {
 	}
 	all = append(all, u.CachedInput, u.CacheWrite, u.AudioInput, u.ImageInput, u.Reasoning, u.AudioOutput, u.ImageOutput,
 		u.AcceptedPrediction, u.RejectedPrediction, total, e.AgentID, e.UserID, storable(e.Tier), bit(!e.First), bit(e.Lent), int64(e.Marks),
-		e.CostNano-e.LowNano, e.HighNano-e.CostNano)
+		e.CostNano-e.LowNano, e.HighNano-e.CostNano,
+		u.CacheWrite1h, u.Searches, int64(u.SearchContext), u.Tools, u.Seconds, u.Images, u.Characters)
 	return t.send(entryAppendedWhole, all...)
 }
 
@@ -147,7 +151,8 @@ func scanEntry(r row) (ledger.Entry, error) {
 		moment{&e.StartedAt}, moment{&e.EndedAt},
 		&u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput, &u.Reasoning, &u.AudioOutput, &u.ImageOutput,
 		&u.AcceptedPrediction, &u.RejectedPrediction, &u.Total, &e.AgentID, &e.UserID, &e.Tier, &again, &lent, &marks,
-		&e.LowNano, &e.HighNano)
+		&e.LowNano, &e.HighNano,
+		&u.CacheWrite1h, &u.Searches, &u.SearchContext, &u.Tools, &u.Seconds, &u.Images, &u.Characters)
 	e.First, e.Lent, e.Marks = again == 0, lent != 0, ledger.Mark(marks)
 	e.LowNano, e.HighNano = e.CostNano-e.LowNano, e.CostNano+e.HighNano
 	if u.Total == 0 {

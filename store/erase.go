@@ -48,7 +48,13 @@ var companyTables = []companyTable{
 	{"data_key",
 		statement{"data_key_empty", `DELETE FROM data_key WHERE company_id = $1`},
 		statement{"data_key_count", `SELECT count(*) FROM data_key WHERE company_id = $1`}},
-	{"audit", // only while the company's status is erasing: see the trigger
+	{"audit_head", // these three only while the company's status is erasing: see the triggers
+		statement{"audit_head_empty", `DELETE FROM audit_head WHERE company_id = $1`},
+		statement{"audit_head_count", `SELECT count(*) FROM audit_head WHERE company_id = $1`}},
+	{"audit_link",
+		statement{"audit_link_empty", `DELETE FROM audit_link WHERE company_id = $1`},
+		statement{"audit_link_count", `SELECT count(*) FROM audit_link WHERE company_id = $1`}},
+	{"audit",
 		statement{"audit_empty", `DELETE FROM audit WHERE company_id = $1`},
 		statement{"audit_count", `SELECT count(*) FROM audit WHERE company_id = $1`}},
 }

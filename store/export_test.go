@@ -68,3 +68,14 @@ func ask(t *testing.T, db *DB, text string, dest ...any) {
 		t.Fatal(err)
 	}
 }
+
+// Tamper runs statements on a SQLite store past its own, as whoever can write
+// to the file.
+func Tamper(t testing.TB, db *DB, statements ...string) {
+	t.Helper()
+	for _, text := range statements {
+		if _, err := db.d.(*sqlite).db.ExecContext(t.Context(), text); err != nil {
+			t.Fatalf("%s: %s", text, err)
+		}
+	}
+}

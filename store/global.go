@@ -4,6 +4,8 @@ package store
 // company's content: at most its id. A test compares this list and
 // companyTables with the schema.
 var globalTables = []string{
+	"act_head",       // how long the chain of operators' acts is, and how it ends
+	"act_link",       // the place of each act in it
 	"change",         // which company's policy changed when
 	"change_counter", // the last generation given out
 	"installation",   // facts about this installation as a whole

@@ -134,7 +134,7 @@ func (t *tx) addKey(k tenant.Key) error {
 	if err != nil {
 		return conflict(err)
 	}
-	return t.audit(audit.APIKeyCreated, k.ProjectID, k.ID)
+	return t.audit(audit.APIKeyCreated, k.ProjectID, k.ID, made[keyed]{keyOf(k)})
 }
 
 func (t *tx) ownedKey(project, id string) (k tenant.KeyWithOwner, err error) {
@@ -206,7 +206,7 @@ func (db *DB) UpdateKey(ctx context.Context, s tenant.Scope, k tenant.Key) (owne
 		if owned, err = t.ownedKey(k.ProjectID, k.ID); err != nil {
 			return err
 		}
-		return t.audit(audit.APIKeyUpdated, k.ProjectID, k.ID)
+		return t.audit(audit.APIKeyUpdated, k.ProjectID, k.ID, changed[keyed]{keyOf(owned.Key)})
 	})
 	return owned, err
 }

@@ -134,6 +134,7 @@ func TestTwoWriters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	two.KeyAudit(auditKey)
 	defer two.Close()
 	var wg sync.WaitGroup
 	for i, db := range []*DB{one, two} {

@@ -3,13 +3,10 @@ package store
 import (
 	"context"
 
-	"bulkhead/openai"
 	"bulkhead/tenant"
 )
 
 var (
-	actInserted = globalStatement{"act_inserted",
-		`INSERT INTO operator_act (id, at, actor, action, company) VALUES ($1, $2, $3, $4, $5)`}
 	operatorKeyInserted = globalStatement{"operator_key_inserted",
 		`INSERT INTO operator_key (id, name, redacted, hash, created_at) VALUES ($1, $2, $3, $4, $5)`}
 	operatorKeyOne = globalStatement{"operator_key_one",
@@ -24,10 +21,7 @@ var (
 
 // RecordAct implements tenant.Recorder.
 func (db *DB) RecordAct(ctx context.Context, actor, action, company string) error {
-	return db.global(ctx, writing, func(t *tx) error {
-		_, err := t.exec(actInserted, openai.NewID("act_"), micros(t.now), actor, action, company)
-		return err
-	})
+	return db.global(ctx, writing, func(t *tx) error { return t.recordAct(actor, action, company) })
 }
 
 // AddOperatorKey stores a key of the operator.

@@ -49,6 +49,7 @@ func open(t testing.TB, o store.Options) *store.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.KeyAudit(storetest.AuditKey)
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)

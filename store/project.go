@@ -115,7 +115,7 @@ func (t *tx) addProject(p tenant.Project) error {
 			return err
 		}
 	}
-	return t.audit(audit.ProjectCreated, p.ID, p.ID)
+	return t.audit(audit.ProjectCreated, p.ID, p.ID, made[titled]{titled{p.Name, p.Name, p.Limits}})
 }
 
 // openProject returns errNoRow unless the project is there and not archived:
@@ -178,7 +178,7 @@ func (db *DB) UpdateProject(ctx context.Context, s tenant.Scope, id, name string
 		if p, err = t.project(id); err != nil {
 			return err
 		}
-		return t.audit(audit.ProjectUpdated, id, id)
+		return t.audit(audit.ProjectUpdated, id, id, changed[titled]{titled{name, name, l}})
 	})
 	return p, err
 }
@@ -216,7 +216,7 @@ func (db *DB) SetModelLimits(ctx context.Context, s tenant.Scope, project, model
 		if err != nil {
 			return err
 		}
-		return t.audit(audit.RateLimitUpdated, project, model)
+		return t.audit(audit.RateLimitUpdated, project, model, changed[rates]{rates{l.RequestsPerMinute, l.TokensPerMinute, l.Concurrent}})
 	})
 }
 
@@ -235,6 +235,6 @@ func (db *DB) SetModelPermission(ctx context.Context, s tenant.Scope, project st
 		if err := must(t.exec(permissionSet, project, string(m.Mode), asJSON(m.Models))); err != nil {
 			return err
 		}
-		return t.audit(what, project, project)
+		return t.audit(what, project, project, permitted(m))
 	})
 }

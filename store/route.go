@@ -31,12 +31,12 @@ func (db *DB) PutRoute(ctx context.Context, s tenant.Scope, r tenant.Route) (cre
 			return err
 		}
 		if created = n == 0; !created {
-			return t.audit(audit.RouteUpdated, "", r.Name)
+			return t.audit(audit.RouteUpdated, "", r.Name, routed(r))
 		}
 		if _, err := t.exec(routeInserted, r.Name, targets, micros(r.CreatedAt)); err != nil {
 			return conflict(err)
 		}
-		return t.audit(audit.RouteCreated, "", r.Name)
+		return t.audit(audit.RouteCreated, "", r.Name, routed(r))
 	})
 	return created && err == nil, err
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"bulkhead/audit"
 	"bulkhead/tenant"
 	"bulkhead/tenant/tenanttest"
 )
@@ -20,9 +21,12 @@ func openHere(t testing.TB) *DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.KeyAudit(auditKey)
 	t.Cleanup(func() { db.Close() })
 	return db
 }
+
+var auditKey = []byte("a key for the chains of the tests")
 
 // strings asks the database for one column of text.
 func (db *DB) strings(t testing.TB, text string, args ...any) (all []string) {
@@ -131,7 +135,7 @@ func TestAuditIsOnlyAdded(t *testing.T) {
 		f(status, `DELETE FROM operator_act`, true)
 		f(status, `DELETE FROM audit`, status != "erasing")
 	}
-	events, _, err := db.AuditEvents(t.Context(), s, pageOfAll)
+	events, _, err := db.AuditEvents(t.Context(), s, audit.Filter{}, pageOfAll)
 	if err != nil || len(events) != 0 {
 		t.Errorf("%d events left: %v", len(events), err)
 	}

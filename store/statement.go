@@ -59,7 +59,8 @@ func Statements() []string {
 // with the source.
 func companyStatements() []statement {
 	all := []statement{
-		auditInserted,
+		auditAll, auditHeadBegun, auditHeadOne, auditHeadSet, auditHeadTaken, auditInserted, auditKeysFound, auditLinked,
+		auditLinks, auditPlaces,
 		budgetDeleted, budgetInserted, budgetOne, budgetUpdated, budgetsLoaded, calendarLoaded, calendarSet,
 		companyBumped, companyInserted, companyLoaded, companyStatusSet, companyTombstoned,
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
@@ -85,14 +86,16 @@ func companyStatements() []statement {
 
 func globalStatements() []globalStatement {
 	return []globalStatement{
-		actInserted, installationInserted, installationOne,
+		actHeadBegun, actHeadOne, actHeadSet, actHeadTaken, actInserted, actLinked, actLinks, actPlaces, actsAll,
+		installationInserted, installationOne,
 		changeCounted, changePut, changesSince,
 		migrationRecorded, migrationTable, migrationsApplied,
 		operatorKeyInserted, operatorKeyOne, operatorKeysCounted,
 		policiesAsked, serverAsked, strongRoles, tablesAsked,
+		ownerFacts, rightsMissing, serverFacts, sqliteFacts,
 	}
 }
 
 func operatorStatements() []operatorStatement {
-	return []operatorStatement{companyOne, companyList.cursor, companyList.ascending, companyList.descending}
+	return []operatorStatement{companiesAudited, companyOne, companyList.cursor, companyList.ascending, companyList.descending}
 }

@@ -25,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bulkhead/audit"
 	"bulkhead/tenant"
 )
 
@@ -64,6 +65,7 @@ type Options struct {
 type DB struct {
 	d        driver
 	o        Options
+	chain    *audit.Chain // nil until KeyAudit
 	executed atomic.Int64
 }
 
@@ -180,7 +182,7 @@ func (db *DB) run(ctx context.Context, t *tx, m mode, fn func(*tx) error) error 
 			s.rollback() // also when fn panics
 		}
 	}()
-	t.ctx, t.s, t.d, t.executed, t.now = ctx, s, db.d, &db.executed, db.o.Now()
+	t.ctx, t.s, t.d, t.executed, t.now, t.chain = ctx, s, db.d, &db.executed, db.o.Now(), db.chain
 	if t.company != "" {
 		if err := s.as(ctx, t.company); err != nil {
 			return err
@@ -192,6 +194,9 @@ func (db *DB) run(ctx context.Context, t *tx, m mode, fn func(*tx) error) error 
 		}
 	}
 	if err := fn(t); err != nil {
+		return err
+	}
+	if err := t.writeNoted(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

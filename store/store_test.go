@@ -28,6 +28,7 @@ func openSQLite(t testing.TB, onChange func(string)) *store.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.KeyAudit(storetest.AuditKey)
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bulkhead/audit"
 	"bulkhead/tenant"
 )
 
@@ -85,7 +86,8 @@ type tx struct {
 	actor      string
 	act        bool // begun with a tenant.Act, for statements over companies
 	now        time.Time
-	audited    int64 // audit rows written so far
+	noted      []audit.Event // audit rows, written before the end
+	chain      *audit.Chain
 	committing bool
 	executed   *atomic.Int64
 }

@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,9 @@ type Watch struct {
 	// be asked; default 5 minutes. After that every key is refused with 503.
 	MaxStale time.Duration
 	// Changed is called with each company that changed, after the Directory has
-	// forgotten it.
-	Changed func(company string)
+	// forgotten it. If it cannot do what the change asks for it returns false, and
+	// is called again after the next answer of the feed.
+	Changed func(company string) (done bool)
 	// Failed is called when the feed begins to fail (with why), and when it
 	// answers again (with nil).
 	Failed func(err error)
@@ -63,6 +65,7 @@ func (d *Directory) follow(ctx context.Context, feed Feed, w Watch, last int64) 
 	tick := time.NewTicker(w.Every)
 	defer tick.Stop()
 	failing := false
+	var undone []string // what Changed could not do
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,10 +86,18 @@ func (d *Directory) follow(ctx context.Context, feed Feed, w Watch, last int64) 
 			continue
 		}
 		last = seen
+		for _, company := range undone {
+			if !slices.Contains(companies, company) {
+				companies = append(companies, company)
+			}
+		}
 		for _, company := range companies {
 			d.Changed(company)
-			if w.Changed != nil {
-				w.Changed(company)
+		}
+		undone = nil
+		for _, company := range companies {
+			if w.Changed != nil && !w.Changed(company) {
+				undone = append(undone, company)
 			}
 		}
 		d.watching.asked.Store(began.UnixNano())
@@ -111,16 +122,20 @@ func (d *Directory) tooStale() bool {
 	return asked != 0 && d.now().UnixNano()-asked > int64(d.watching.maxStale)
 }
 
-// Active reports whether the company may work, as the source now says. It is
-// for ending what is under way for one that may not.
-func (d *Directory) Active(ctx context.Context, company string) (bool, error) {
+// Status returns what the company's status is, as the source now says; Erased
+// also for one that never was. It is for ending what is under way for one that
+// may not work.
+func (d *Directory) Status(ctx context.Context, company string) (Status, error) {
 	locator := ID{company}.Locator()
 	if !validLocator([]byte(locator)) {
-		return false, errNoCompany
+		return "", errNoCompany
 	}
 	kn, err := d.known(ctx, []byte(locator))
-	if err != nil || kn == nil {
-		return false, err
+	switch {
+	case err != nil:
+		return "", err
+	case kn == nil:
+		return Erased, nil
 	}
-	return kn.company.Status == Active, nil
+	return kn.company.Status, nil
 }

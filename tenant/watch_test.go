@@ -51,7 +51,7 @@ func TestFollow(t *testing.T) {
 		id := s.ID().String()
 		var told []string
 		f := &feed{changed: []string{id}} // before the start
-		if err := w.Follow(ctx, f, tenant.Watch{Changed: func(c string) { told = append(told, c) }}); err != nil {
+		if err := w.Follow(ctx, f, tenant.Watch{Changed: func(c string) bool { told = append(told, c); return true }}); err != nil {
 			t.Fatal(err)
 		}
 		w.RevokeQuietly(s, s.KeyID())
@@ -122,18 +122,57 @@ func TestFollowCannotBegin(t *testing.T) {
 	}
 }
 
-func TestActive(t *testing.T) {
+func TestStatusOfCompany(t *testing.T) {
 	w := tenanttest.New(t, tenant.Options{})
 	_, s := w.Company("acme", tenant.KeyLive, nil)
-	f := func(id string, want bool, wantErr bool) {
+	f := func(id string, want tenant.Status, wantErr bool) {
 		t.Helper()
-		if got, err := w.Active(t.Context(), id); got != want || (err != nil) != wantErr {
-			t.Errorf("Active(%q) = %v, %v", id, got, err)
+		if got, err := w.Status(t.Context(), id); got != want || (err != nil) != wantErr {
+			t.Errorf("Status(%q) = %v, %v", id, got, err)
 		}
 	}
-	f(s.ID().String(), true, false)
+	f(s.ID().String(), tenant.Active, false)
 	w.Edit(s, func(c *tenant.Company) { c.Status = tenant.Suspended })
-	f(s.ID().String(), false, false)
-	f("org-0000000000", false, false)
-	f("org-../../etc", false, true)
+	f(s.ID().String(), tenant.Suspended, false)
+	w.Edit(s, func(c *tenant.Company) { c.Status = tenant.Erased })
+	f(s.ID().String(), tenant.Erased, false)
+	f("org-0000000000", tenant.Erased, false)
+	f("org-../../etc", "", true)
+}
+
+// TestFollowAgain: a change that could not be carried out is not forgotten when
+// the feed has moved on.
+func TestFollowAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() { cancel(); synctest.Wait() }()
+		w := tenanttest.New(t, tenant.Options{})
+		var told []string
+		can := false
+		f := &feed{}
+		err := w.Follow(ctx, f, tenant.Watch{Changed: func(c string) bool { told = append(told, c); return can || c != "org-b" }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := func(want ...string) {
+			t.Helper()
+			told = nil
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if !slices.Equal(told, want) {
+				t.Errorf("told %v, want %v", told, want)
+			}
+		}
+		f.set(nil, "org-a", "org-b")
+		next("org-a", "org-b")
+		next("org-b")
+		f.set(nil, "org-c", "org-b")
+		next("org-c", "org-b") // once
+		f.set(errors.New("away"))
+		next()
+		can = true
+		f.set(nil, "org-d")
+		next("org-d", "org-b")
+		next()
+	})
 }

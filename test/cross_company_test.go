@@ -367,7 +367,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		last := r.Pattern[strings.LastIndex(r.Pattern, "/")+1:]
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
-			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route",
+			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "audit_logs": "audit row",
 		}[last]
 		if r.Ops || r.Method != http.MethodGet || kind == "" {
 			continue

@@ -89,6 +89,9 @@ func (w *world) newSide(t *testing.T, letter string) *side {
 			s.stable[name+project] = o.make(t, w, s, project)
 		}
 	}
+	for _, project := range s.projects {
+		s.stable["audit row"+project] = w.auditRows(t, s, "")[0].ID
+	}
 	s.ready = true
 	return s
 }
@@ -280,6 +283,10 @@ func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 				} else {
 					values = append(values, s.stable[kind+project])
 				}
+			}
+			if strings.HasSuffix(r.Pattern, "/audit_logs") {
+				shown[r.Pattern] = w.auditText(t, s)
+				continue
 			}
 			path := fill(r.Pattern, values) + "?limit=100"
 			a := ask(t, r.Method, w.g.URL+path, s.AdminKey, nil).want(t, "the other company's own "+path, http.StatusOK)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"bulkhead/audit"
 	"bulkhead/fault"
 	"bulkhead/ledger"
 	"bulkhead/limiter"
@@ -35,6 +36,7 @@ type call struct {
 
 	scope      tenant.Scope // zero until the key is proved: see opened
 	opened     bool
+	refused    *audit.Caller   // whose key it is, if it was refused before that
 	request    *openai.Request // from requests, until the end
 	model      string          // the name the client asked for
 	modelLimit tenant.Limited
@@ -231,6 +233,7 @@ func (c *call) writeDown(err error) {
 		err = panicked(p)
 	}
 	c.log(err)
+	c.denied(err)
 	c.g.metrics.count(c, err)
 	c.trace.end(c, err)
 	c.request.Reset()

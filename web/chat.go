@@ -41,9 +41,11 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 
 	// Who asks. From memory, unless the key is new here.
 	if c.scope, err = g.Tenants.Authenticate(c.ctx, apiKey(rc)); err != nil {
+		c.refused = g.claimed(rc)
 		return err
 	}
 	if c.scope.Project() == nil {
+		c.refused = proved(c.scope)
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
 	}
 	c.open()

@@ -243,7 +243,7 @@ func (b *badLimiter) Hold(ctx context.Context, s tenant.Scope, a *limiter.Ask) (
 	}
 	h, st, err := b.Limiter.Hold(ctx, s, a)
 	h.End(limiter.Used{})
-	return limiter.NewHold(b, limiter.HoldID{}, 0, time.Time{}), st, err
+	return limiter.NewHold(b, limiter.HoldID{}, h.Nano(), h.At()), st, err
 }
 
 func (b *badLimiter) Settle(limiter.HoldID, limiter.Used) {

@@ -20,6 +20,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/trace"
 
+	"bulkhead/audit"
 	"bulkhead/keystore"
 	"bulkhead/ledger"
 	"bulkhead/limiter"
@@ -28,14 +29,15 @@ import (
 	"bulkhead/tenant"
 )
 
-// Parts is what a Gateway is made of. All of it is required but Tracer.
+// Parts is what a Gateway is made of. All of it is required but Tracer, Backends
+// and Audit.
 type Parts struct {
 	Tenants  *tenant.Directory
 	Registry Registry
 	Keys     keystore.Keeper
-	// Health says what is wrong with a server the gateway needs, by its name;
-	// nil or empty: nothing. Readiness asks, so it must not wait.
-	Health   func() map[string]error
+	Backends *Backends // the servers that readiness and metrics tell of
+	// Audit counts refusals and reads; nil: they leave no rows.
+	Audit    *audit.Tally
 	Limiter  limiter.Limiter
 	Ledger   *ledger.Ledger
 	Prices   *ledger.Prices
@@ -76,6 +78,7 @@ type Gateway struct {
 	public, operators *fasthttp.Server
 	metrics           *metrics
 	ready             atomic.Bool
+	retiring          atomic.Bool
 
 	reloadFailed atomic.Bool
 	started      time.Time
@@ -113,21 +116,31 @@ func (g *Gateway) InFlight() int { return g.load.calls() }
 
 // PolicyChanged is told of a company whose policy changed, here or at another
 // gateway, after the Directory has forgotten it. If the company may not work any
-// more, what is under way for it ends.
-func (g *Gateway) PolicyChanged(company string) {
-	if !g.load.busy(company) {
-		return
+// more, what is under way for it ends; of one that was erased nothing stays in
+// memory. It returns false if it is to be told again: it cannot be seen whether
+// the company may work, or its calls are still ending.
+func (g *Gateway) PolicyChanged(company string) bool {
+	if !g.load.busy(company) && !g.metrics.has(company) {
+		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
 	defer cancel()
-	active, err := g.Tenants.Active(ctx, company)
+	status, err := g.Tenants.Status(ctx, company)
 	if err != nil {
-		g.Log.Error("cannot see whether a company may go on; its calls are not ended", "company", company, "error", err.Error())
-		return
+		g.Log.Error("cannot see whether a company may go on; its calls go on until it can be seen", "company", company, "error", err.Error())
+		return false
 	}
-	if !active {
+	if status != tenant.Active {
 		g.EndCompany(company)
 	}
+	if status == tenant.Erased {
+		if g.load.busy(company) {
+			return false // they count themselves when they end
+		}
+		g.Keys.Forget(company)
+		g.metrics.forget(company)
+	}
+	return true
 }
 
 // EndCompany cancels what is under way for a company and reports how much.
@@ -168,6 +181,19 @@ func (g *Gateway) server(h fasthttp.RequestHandler) *fasthttp.Server {
 type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
+
+// Retire begins the end, before Shutdown: readiness fails, and until ctx is over
+// calls are still taken, each answer saying that its connection closes. A
+// balancer has time to choose others, and a client that keeps its connection goes
+// elsewhere with the next call instead of seeing it break. It returns at once
+// where nobody is connected.
+func (g *Gateway) Retire(ctx context.Context) {
+	g.Ready(false)
+	g.retiring.Store(true)
+	if g.public.GetOpenConnectionsCount() > 0 {
+		<-ctx.Done()
+	}
+}
 
 // Shutdown stops accepting, lets calls end until ctx is over, then cancels those
 // that are left. The operator's listener answers until the end.

@@ -143,6 +143,7 @@ func (g *Gateway) endManagement(r *request, rt *route, start time.Time, err erro
 		attrs = append(attrs, slog.String("company", r.scope.ID().String()), slog.String("key", r.scope.KeyID()))
 	}
 	if err != nil {
+		g.denied(r, rt, err)
 		if fault.Is(fault.As(err), fault.Internal) {
 			level = slog.LevelError
 		}

@@ -83,6 +83,8 @@ func newMetrics(g *Gateway) *metrics {
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "bulkhead_requests_in_flight", Help: "Calls under way."})
 	m.registry.MustRegister(m.inFlight, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	gauge("bulkhead_ledger_queued_entries", "Ledger entries that are not in the store yet.", func() float64 { return float64(g.Ledger.Stats().Queued) })
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "bulkhead_audit_lost_total",
+		Help: "Refusals and reads that no audit row tells of, for want of room."}, func() float64 { return float64(g.Audit.Stats().Lost) }))
 	gauge("bulkhead_config_last_reload_successful", "1 unless the last reload of the configuration failed.", func() float64 {
 		if g.reloadFailed.Load() {
 			return 0
@@ -104,15 +106,12 @@ type backendUp struct {
 func (b backendUp) Describe(to chan<- *prometheus.Desc) { to <- b.desc }
 
 func (b backendUp) Collect(to chan<- prometheus.Metric) {
-	if b.g.Health == nil {
-		return
-	}
-	for name, err := range b.g.Health() {
+	for _, s := range b.g.Backends.States() {
 		up := 1.0
-		if err != nil {
+		if s.Err != nil {
 			up = 0
 		}
-		to <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, up, name)
+		to <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, up, s.Name)
 	}
 }
 
@@ -238,6 +237,14 @@ func (m *metrics) modelLabel(c *call, a *attempt) string {
 		return t.Model
 	}
 	return otherLabel
+}
+
+// has reports whether a company has series of its own.
+func (m *metrics) has(company string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, has := m.companies[company]
+	return has
 }
 
 // forget drops the series of a company that is gone.

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 
+	"bulkhead/audit"
 	"bulkhead/openai"
 	"bulkhead/tenant"
 )
@@ -57,6 +58,10 @@ type Registry interface {
 	// created says whether it is new.
 	PutRoute(ctx context.Context, s tenant.Scope, r tenant.Route) (created bool, err error)
 	DeleteRoute(ctx context.Context, s tenant.Scope, name string) error
+
+	// AuditEvents lists what was done in the company and the filter lets through,
+	// newest first whatever the page says.
+	AuditEvents(ctx context.Context, s tenant.Scope, f audit.Filter, p openai.Page) ([]audit.Record, bool, error)
 
 	// CreateCompany stores a company, its first project, that project's service
 	// account and the first keys in one transaction. Names need not be unique.

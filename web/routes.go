@@ -80,6 +80,8 @@ var publicRoutes = []route{
 	{"POST", "/v1/organization/routes", admin, 0, (*Gateway).putRoute},
 	{"GET", "/v1/organization/routes/{route}", admin, 0, (*Gateway).getRoute},
 	{"DELETE", "/v1/organization/routes/{route}", admin, 0, (*Gateway).deleteRoute},
+
+	{"GET", "/v1/organization/audit_logs", admin, 0, (*Gateway).listAuditLogs},
 }
 
 // opsRoutes are served on the operator's listener.
@@ -214,6 +216,7 @@ func segment(p string) (rest, first string) {
 
 // serve answers a request on the public listener.
 func (g *Gateway) serve(rc *fasthttp.RequestCtx) {
+	defer g.leave(rc)
 	r, params, err := g.routes.find(rc)
 	if ambiguous := refuse(rc); ambiguous != nil {
 		err = ambiguous
@@ -226,6 +229,13 @@ func (g *Gateway) serve(rc *fasthttp.RequestCtx) {
 	default:
 		g.serveManagement(rc, r, params)
 		drain(rc) // of a method that has no use for a body: the next request stands behind it
+	}
+}
+
+// leave tells the client of a gateway that retires to connect anew: see Retire.
+func (g *Gateway) leave(rc *fasthttp.RequestCtx) {
+	if g.retiring.Load() {
+		rc.SetConnectionClose()
 	}
 }
 

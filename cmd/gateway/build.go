@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -91,18 +90,22 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	h.closers = append(h.closers, func() error { h.gateway.CloseUpstream(); return nil })
-	keys, health, err := h.openKeys(cfg, master)
+	keys, asked, err := h.openKeys(cfg, master)
 	if err != nil {
 		return h, err
 	}
+	asked = append(asked, storeBackend(cfg, h.db, directory))
+	backends := web.WatchBackends(asked, h.backendChanged)
+	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
-		Tenants: directory, Registry: h.db, Keys: keys, Health: health,
+		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
 		Limiter: limiter.NewLocal(limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal)}),
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 	})
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
 	}
+	go h.beginChains(following, directory)
 	return h, nil
 }
 
@@ -131,20 +134,21 @@ func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystor
 	if err != nil {
 		return nil, err
 	}
-	check := hex.EncodeToString(master.Derive("master key check"))
-	stored, err := db.Installation(ctx, "master_key_check", check)
+	check := masterKeyCheck(master)
+	stored, err := db.Installation(ctx, store.MasterKeyCheck, check)
 	if err != nil {
 		return nil, err
 	}
 	if stored != check {
 		return nil, errors.New("this is not the master key the database was sealed with: every key and credential in it would be refused")
 	}
+	db.KeyAudit(master.Derive(auditKey))
 	return master, nil
 }
 
 // openKeys opens what keeps the companies' credentials: Vault, or the store. A
 // Vault that is away does not keep the gateway from starting.
-func (h *house) openKeys(cfg *config.Config, master *keystore.Master) (keystore.Keeper, func() map[string]error, error) {
+func (h *house) openKeys(cfg *config.Config, master *keystore.Master) (keystore.Keeper, []web.Backend, error) {
 	if cfg.VaultAddr == "" {
 		return keystore.New(h.db, master, keystore.Options{}), nil, nil
 	}
@@ -153,7 +157,7 @@ func (h *house) openKeys(cfg *config.Config, master *keystore.Master) (keystore.
 		return nil, nil, err
 	}
 	h.closers = append(h.closers, v.Close)
-	return v, func() map[string]error { return map[string]error{"vault": v.Health()} }, nil
+	return v, []web.Backend{{Name: "vault", Ask: v.Check, Grace: backendGrace}}, nil
 }
 
 func openVault(cfg *config.Config, names keystore.Names) (*keystore.Vault, error) {

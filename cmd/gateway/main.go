@@ -19,9 +19,20 @@ var version = "dev"
 const usage = `Bulkhead, the multi-tenant LLM gateway
 
   gateway serve   [-config FILE]       serve
-  gateway check   [-config FILE]       report every problem of the configuration
+  gateway check   [-config FILE] [-json]
+                                       report every problem of the configuration, or reach every server it names
   gateway migrate [-config FILE]       bring the database up to this version
   gateway version
+
+These reach the store and Vault themselves.
+
+  gateway credential move -to vault|sealed [-config FILE] [-company ID] [-keep] [-dry-run] [-json]
+                                       move the companies' provider credentials, each once it was read back
+  gateway credential sync [-config FILE] [-company ID] [-json]
+                                       note what others put into Vault or removed there
+
+  gateway audit verify [-config FILE] [-company ID|operator] [-expect COUNT:HASH] [-json]
+                                       hold the audit rows against their chains; changes nothing
 
 These speak to a running gateway. -json prints one JSON object.
 
@@ -60,13 +71,21 @@ func dispatch(ctx context.Context, args []string) error {
 	case "serve":
 		return serve(ctx, args)
 	case "check":
-		return check(ctx, args)
+		return runCheck(ctx, args)
 	case "migrate":
 		return migrate(ctx, args)
 	case "version":
 		fmt.Println(versionText())
 		return nil
+	case "audit":
+		if len(args) == 0 || args[0] != "verify" {
+			return errors.New("there is gateway audit verify; run gateway help")
+		}
+		return auditVerify(ctx, args[1:], os.Stdout)
 	case "company", "key", "credential":
+		if name == "credential" && len(args) > 0 && (args[0] == "move" || args[0] == "sync") {
+			return credentials(ctx, args[0], args[1:])
+		}
 		return command(ctx, name, args)
 	case "", "help", "-h", "-help", "--help":
 		fmt.Print(usage)

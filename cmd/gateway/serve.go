@@ -11,10 +11,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"bulkhead/config"
-	"bulkhead/keystore"
 	"bulkhead/store"
 )
 
@@ -90,6 +88,9 @@ func serve(ctx context.Context, args []string) (err error) {
 			cfg = h.reload(cfg, file, level)
 		case <-ctx.Done():
 			log.Info("stopping", "calls", h.gateway.InFlight())
+			retire, cancel := context.WithTimeout(context.Background(), cfg.ShutdownDelay)
+			defer cancel()
+			h.gateway.Retire(retire)
 			stop, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout)
 			defer cancel()
 			if err := h.gateway.Shutdown(stop); err != nil {
@@ -125,52 +126,6 @@ func lockData(dir string) (unlock func(), err error) {
 	}
 	return func() { f.Close() }, nil
 }
-
-// check loads the configuration, which reports every problem at once, says what
-// is worth knowing although it is allowed, and reaches the database if it is
-// another server's. It changes nothing.
-func check(ctx context.Context, args []string) error {
-	cfg, _, err := load("check", args)
-	if err != nil {
-		return err
-	}
-	for _, w := range cfg.Warnings() {
-		fmt.Println("warning:", w)
-	}
-	if _, err := settings(cfg, nil); err != nil {
-		return err
-	}
-	if !cfg.PostgresURL.Empty() {
-		db, err := store.Open(ctx, storeOptions(cfg, nil))
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		fmt.Println("PostgreSQL: reached; the schema is this version's, and row-level security holds for the gateway's user")
-	}
-	if cfg.VaultAddr != "" {
-		if err := checkVault(ctx, cfg); err != nil {
-			return fmt.Errorf("cannot use Vault: %w", err)
-		}
-		fmt.Println("Vault: reached; the token may read where the companies' credentials are")
-	}
-	fmt.Println("the configuration is good")
-	return nil
-}
-
-func checkVault(ctx context.Context, cfg *config.Config) error {
-	v, err := openVault(cfg, noNames{})
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return v.Check(ctx)
-}
-
-// noNames is for looking at a Vault without a store.
-type noNames struct{ keystore.Names }
 
 func migrate(ctx context.Context, args []string) error {
 	cfg, _, err := load("migrate", args)

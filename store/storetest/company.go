@@ -131,7 +131,7 @@ func testErase(t *testing.T, open Open) {
 	removed, err := w.db.EraseCompany(w.ctx(), a, scope)
 	must(t, err)
 	want := map[string]int64{"entry": 4, "api_key": 5, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "budget": 5,
-		"credential": 1, "credential_name": 1, "data_key": 1}
+		"credential": 1, "credential_name": 1, "data_key": 1, "audit_head": 1, "audit_link": removed["audit"]}
 	for table, n := range want {
 		if removed[table] != n {
 			t.Errorf("%d rows of %s removed, want %d", removed[table], table, n)
@@ -234,14 +234,14 @@ func testOperator(t *testing.T, open Open) {
 	_, err = w.db.SetCompanyStatus(w.ctx(), a, id, tenant.Active)
 	must(t, err)
 	must(t, try())
-	events, _, err := w.db.AuditEvents(w.ctx(), s, openai.Page{Limit: 2})
+	events, _, err := w.db.AuditEvents(w.ctx(), s, audit.Filter{}, openai.Page{Limit: 2})
 	must(t, err)
 	same(t, []any{events[0].Type, events[1].Type, events[0].Actor, events[0].Object},
 		[]any{audit.CompanyResumed, audit.CompanySuspended, a.Actor(), id})
 	// What is so already leaves no row.
 	_, err = w.db.SetCompanyStatus(w.ctx(), a, id, tenant.Active)
 	must(t, err)
-	again, _, err := w.db.AuditEvents(w.ctx(), s, openai.Page{Limit: 2})
+	again, _, err := w.db.AuditEvents(w.ctx(), s, audit.Filter{}, openai.Page{Limit: 2})
 	must(t, err)
 	same(t, again, events)
 }
@@ -260,7 +260,7 @@ func testZeroScope(t *testing.T, open Open) {
 		"Credentials":   func() { db.Credentials(ctx, s) },
 		"AppendEntries": func() { db.AppendEntries(ctx, []ledger.Booked{{}}) },
 		"Entries":       func() { db.Entries(ctx, s, all) },
-		"AuditEvents":   func() { db.AuditEvents(ctx, s, all) },
+		"AuditEvents":   func() { db.AuditEvents(ctx, s, audit.Filter{}, all) },
 		"EraseCompany":  func() { db.EraseCompany(ctx, w.act("company.erase", ""), s) },
 		"Companies":     func() { db.Companies(ctx, a, all) },
 		"Company":       func() { db.Company(ctx, a, "x") },
@@ -310,7 +310,7 @@ func testAudit(t *testing.T, open Open) {
 	w := newWorld(t, open)
 	s, _ := w.company("watched")
 	testChanges(t, w, s)
-	events, more, err := w.db.AuditEvents(w.ctx(), s, all)
+	events, more, err := w.db.AuditEvents(w.ctx(), s, audit.Filter{}, all)
 	must(t, err)
 	var got []string
 	for _, e := range slices.Backward(events) {

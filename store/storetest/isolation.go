@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"bulkhead/audit"
 	"bulkhead/keystore"
 	"bulkhead/ledger"
 	"bulkhead/limiter"
@@ -36,6 +37,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateViews(t, w, acme, beta)
 	testForeignIDs(t, w, acme, beta)
 	testSeparateAccountKeys(t, w, acme, beta)
+	testSeparateChains(t, w, acme, beta)
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
 	testSeparateStatus(t, w, acme, beta)
@@ -177,13 +179,16 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	before.Before = "att_same"
 	entries, _, err := db.Entries(ctx, s, before)
 	see("entries", entries, err)
-	events, _, err := db.AuditEvents(ctx, s, all)
+	events, _, err := db.AuditEvents(ctx, s, audit.Filter{}, all)
 	see("audit", events, err)
 	if len(events) > 0 {
 		before.Before = events[len(events)-1].ID
-		events, _, err = db.AuditEvents(ctx, s, before)
+		events, _, err = db.AuditEvents(ctx, s, audit.Filter{}, before)
 		see("audit", events, err)
 	}
+	chain, err := db.VerifyAudit(ctx, s, nil)
+	see("chain", chain, err)
+	same(t, chain.Findings, []audit.Finding{})
 
 	project, err := db.Project(ctx, s, "proj_same")
 	see("project", project, err)
@@ -313,9 +318,9 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("LoadKey", err, db.RevokeKey(ctx, acme, "", beta.KeyID()))
 	_, err = db.AdminKey(ctx, acme, beta.KeyID())
 	f("AdminKey", err)
-	events, _, err := db.AuditEvents(ctx, beta, all)
+	events, _, err := db.AuditEvents(ctx, beta, audit.Filter{}, all)
 	must(t, err)
-	_, _, err = db.AuditEvents(ctx, acme, openai.Page{After: events[0].ID})
+	_, _, err = db.AuditEvents(ctx, acme, audit.Filter{}, openai.Page{After: events[0].ID})
 	f("AuditEvents", err)
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
 	if after := snapshot(t, w, beta); after != before {

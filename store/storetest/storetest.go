@@ -24,6 +24,9 @@ import (
 // the test has ended.
 type Open func(t testing.TB, onChange func(company string)) *store.DB
 
+// AuditKey is the key of the audit chains that every store here must be given.
+var AuditKey = []byte("a key for the chains of the tests")
+
 // Run runs the suite.
 func Run(t *testing.T, open Open) {
 	for _, c := range []struct {
@@ -34,7 +37,8 @@ func Run(t *testing.T, open Open) {
 		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Fence", testFence},
 		{"Operator", testOperator}, {"ZeroScope", testZeroScope}, {"Feed", testFeed},
 		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys},
-		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"Names", testNames},
+		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"AuditFilter", testAuditFilter}, {"AuditChain", testAuditChain}, {"AuditAppend", testAuditAppend},
+		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Budgets", testBudgets}, {"Spent", testSpent},

@@ -81,6 +81,32 @@ check('model_permissions', async () => {
   await works(key, 'fast');
 });
 
+check('audit_logs', async () => {
+  const p = await org.projects.create({ name: 'audited' });
+  const account = await org.projects.serviceAccounts.create(p.id, { name: 'robot' });
+  await org.projects.archive(p.id);
+  const me = 'key_' + env.BULKHEAD_ADMIN_KEY.split('-')[4];
+
+  const page = shape(await org.auditLogs.list({ project_ids: [p.id] }), { has_more: 'bool', last_id: 'string' });
+  assert.deepEqual(page.data.map((e) => e.type), ['project.archived', 'api_key.created', 'service_account.created', 'project.created']);
+  for (const e of page.data) {
+    shape(e, { id: 'string', effective_at: 'int', actor: { type: '=api_key', api_key: { id: '=' + me, type: '=user' } }, project: { id: '=' + p.id, name: '=audited' } });
+  }
+  shape(page.data[3]['project.created'], { id: '=' + p.id, data: { name: '=audited', title: '=audited' } });
+  shape(page.data[2]['service_account.created'], { id: '=' + account.id, data: { role: '=member' } });
+
+  const here = page.data.map((e) => e.id);
+  assert.deepEqual(await ids(org.auditLogs.list({ project_ids: [p.id], limit: 1 })), here);
+  assert.deepEqual(await ids(org.auditLogs.list({ project_ids: [p.id, 'proj_none'], event_types: ['project.created', 'project.archived'], limit: 1 })), [here[0], here[3]]);
+  assert.deepEqual(await ids(org.auditLogs.list({ resource_ids: [account.id] })), [here[2]]);
+  assert.deepEqual(await ids(org.auditLogs.list({ project_ids: [p.id], actor_ids: [me] })), here);
+  assert.deepEqual(await ids(org.auditLogs.list({ project_ids: [p.id], effective_at: { gte: p.created_at, lt: p.created_at + 600 } })), here);
+  assert.deepEqual(await ids(org.auditLogs.list({ project_ids: [p.id], effective_at: { lt: p.created_at } })), []);
+  const everything = await ids(org.auditLogs.list({ limit: 3 }));
+  assert(everything.length > here.length && new Set(everything).size === everything.length, everything.join(' '));
+  await raises(openai.BadRequestError, { status: 400, param: 'after' }, () => org.auditLogs.list({ after: 'audit_log-none' }));
+});
+
 check('unknown_ids_are_404', async () => {
   const lost = (f) => raises(openai.NotFoundError, { status: 404, requestID: Boolean }, f);
   await lost(() => org.projects.retrieve('proj_none'));

@@ -271,6 +271,67 @@ def credentials():
 
 
 @check
+def audit_logs():
+    logs = org.audit_logs
+    p = org.projects.create(name="audited")
+    account = org.projects.service_accounts.create(p.id, name="robot")
+    org.projects.update(p.id, name="audited twice")
+    limits = org.projects.rate_limits
+    limit = next(r for r in limits.list_rate_limits(p.id) if r.model != "*")
+    limits.update_rate_limit(limit.id, project_id=p.id, max_requests_per_1_minute=5)
+    org.projects.api_keys.delete(account.api_key.id, project_id=p.id)
+    org.projects.archive(p.id)
+
+    of_p = logs.list(project_ids=[p.id])
+    raw = json.loads(c.record.body)
+    same((raw["object"], raw["has_more"], raw["first_id"], raw["last_id"]),
+         ("list", False, of_p.data[0].id, of_p.data[-1].id), "list")
+    for item, row in zip(of_p.data, raw["data"], strict=True):
+        type(item).model_validate_json(json.dumps(row), strict=True)  # each of these types OpenAI has too
+        same((item.actor.type, item.actor.api_key.id), ("api_key", "key_" + ADMIN_KEY.split("-")[4]), "actor")
+        same(item.project.id, p.id, "project")
+        within(item.effective_at, p.created_at, p.created_at + 600, "effective_at in seconds")
+    same([e.type for e in of_p.data],
+         ["project.archived", "api_key.deleted", "rate_limit.updated", "project.updated",
+          "api_key.created", "service_account.created", "project.created"], "newest first")
+    by_type = {e.type: e for e in of_p.data}
+    same((by_type["project.created"].project_created.id, by_type["project.created"].project_created.data.title),
+         (p.id, "audited"), "project.created")
+    same(by_type["project.updated"].project_updated.changes_requested.title, "audited twice", "project.updated")
+    rate = by_type["rate_limit.updated"].rate_limit_updated
+    same((rate.id, rate.changes_requested.max_requests_per_1_minute), (limit.model, 5), "rate_limit.updated")
+    same((by_type["service_account.created"].service_account_created.id, by_type["service_account.created"].service_account_created.data.role),
+         (account.id, "member"), "service_account.created")
+    same((by_type["api_key.created"].api_key_created.id, by_type["api_key.deleted"].api_key_deleted.id),
+         (account.api_key.id, account.api_key.id), "api_key")
+    same(by_type["project.archived"].project_archived.id, p.id, "project.archived")
+
+    # Each filter, and together; the SDK turns the pages.
+    ids = lambda **filters: [e.id for e in logs.list(limit=2, **filters)]
+    here = [e.id for e in of_p.data]
+    same(ids(project_ids=[p.id]), here, "pages of two")
+    same(ids(project_ids=[p.id], event_types=["project.created", "project.archived"]), [here[0], here[-1]], "event_types")
+    same(ids(resource_ids=[account.id]), [by_type["service_account.created"].id], "resource_ids")
+    same(ids(project_ids=[p.id], actor_ids=["key_nobody"]), [], "actor_ids")
+    assert set(here) <= set(ids(actor_ids=["key_" + ADMIN_KEY.split("-")[4]])), "actor_ids"
+    same(ids(actor_emails=["somebody@example.com"]), [], "actor_emails")
+    same(ids(project_ids=[p.id], effective_at={"gte": p.created_at, "lte": p.created_at + 600}), here, "effective_at")
+    same(ids(project_ids=[p.id], effective_at={"gt": p.created_at + 600}), [], "effective_at later")
+    same(ids(project_ids=[p.id], effective_at={"lt": p.created_at}), [], "effective_at before")
+    back = logs.list(project_ids=[p.id], before=here[-1], limit=2)
+    same([e.id for e in back.data], here[-3:-1], "before")
+    everything = ids()
+    same(len(everything), len(set(everything)), "a row is listed twice")
+    assert len(everything) > len(here) and set(here) <= set(everything), "rows are missing"
+    with raises(openai.BadRequestError, 400, param="after"):
+        logs.list(after="audit_log-none")
+    with raises(openai.BadRequestError, 400, param="limit"):
+        logs.list(limit=0)
+    with raises(openai.PermissionDeniedError, 403):
+        admin_client(client().api_key).admin.organization.audit_logs.list()
+
+
+@check
 def unknown_ids_are_404():
     projects = org.projects
     not_found(projects.retrieve, "proj_none")

@@ -35,6 +35,13 @@ CREATE TABLE entry_in_order (
   again               BIGINT  NOT NULL DEFAULT 0,
   lent                BIGINT  NOT NULL DEFAULT 0,
   marks               BIGINT  NOT NULL DEFAULT 0,
+  cache_write_1h      BIGINT  NOT NULL DEFAULT 0,
+  searches            BIGINT  NOT NULL DEFAULT 0,
+  search_context      BIGINT  NOT NULL DEFAULT 0,
+  tools               BIGINT  NOT NULL DEFAULT 0,
+  seconds             BIGINT  NOT NULL DEFAULT 0,
+  images              BIGINT  NOT NULL DEFAULT 0,
+  characters          BIGINT  NOT NULL DEFAULT 0,
   under_nano          BIGINT  NOT NULL DEFAULT 0,
   over_nano           BIGINT  NOT NULL DEFAULT 0,
   PRIMARY KEY (company_id, id)
