@@ -132,13 +132,14 @@ const (
 	tokensEver // the call alone is over the limit
 )
 
-// room returns what stands in the way of one more request of n tokens.
-func (w *window) room(n int64) block {
+// room returns what stands in the way of one more call of that many requests, 0
+// or 1, and n tokens.
+func (w *window) room(requested, n int64) block {
 	l := w.limits
 	if l.Concurrent > 0 && w.open >= l.Concurrent {
 		return block{what: openCalls, limit: l.Concurrent, used: w.open, wait: openWait}
 	}
-	if r := l.RequestsPerMinute; r > 0 && w.requests.used+1 > r {
+	if r := l.RequestsPerMinute; r > 0 && requested > 0 && w.requests.used+requested > r {
 		return block{what: requests, limit: r, used: w.requests.used, wait: w.requests.until(r, r-1)}
 	}
 	if t := l.TokensPerMinute; t > 0 && w.tokens.used+w.held+n > t {
@@ -156,10 +157,11 @@ func (w *window) room(n int64) block {
 	return block{}
 }
 
-// take takes one request of n tokens, for which there must be room.
-func (w *window) take(n int64) {
+// take takes one call of that many requests and n tokens, for which there must
+// be room.
+func (w *window) take(requested, n int64) {
 	if w.limits.RequestsPerMinute > 0 {
-		w.requests.used++
+		w.requests.used += requested
 	}
 	w.held += n
 	w.open++

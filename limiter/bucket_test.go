@@ -92,12 +92,12 @@ func TestWindowIsTheReference(t *testing.T) {
 				r.open--
 			} else {
 				n := rapid.Int64Range(0, l.TokensPerMinute+l.TokensPerMinute/8).Draw(t, "tokens")
-				got, want := w.room(n), r.room(n)
+				got, want := w.room(1, n), r.room(n)
 				if got.what != want {
 					t.Fatalf("got %+v, want %d: %+v, reference %v %v", got, want, w, r.requests, r.tokens)
 				}
 				if got.what == nothing {
-					w.take(n)
+					w.take(1, n)
 					held = append(held, n)
 					r.held += n
 					r.open++
@@ -120,7 +120,7 @@ func checkWait(t *rapid.T, w *window, l tenant.Limits, now, n int64, b block) {
 	at := func(d time.Duration) what {
 		later := *w
 		later.adopt(l, now+int64(d))
-		return later.room(n).what
+		return later.room(1, n).what
 	}
 	if b.wait <= 0 || at(b.wait) == b.what {
 		t.Fatalf("still refused after the wait of %s: %+v", b.wait, b)
@@ -159,8 +159,8 @@ func TestNoSpanAdmitsMore(t *testing.T) {
 			now += elapsedRange.Draw(t, "elapsed")
 			for range rapid.Int64Range(1, limit+5).Draw(t, "asks") {
 				w.adopt(l, now)
-				if w.room(0).what == nothing {
-					w.take(0)
+				if w.room(1, 0).what == nothing {
+					w.take(1, 0)
 					admitted = append(admitted, now)
 				}
 			}
@@ -185,8 +185,8 @@ func TestFullRate(t *testing.T) {
 		n := int64(0)
 		for now := minute; now <= 11*minute; now += int64(7 * time.Millisecond) {
 			w.adopt(l, now)
-			for w.room(0).what == nothing {
-				w.take(0)
+			for w.room(1, 0).what == nothing {
+				w.take(1, 0)
 				n++
 			}
 		}
@@ -206,11 +206,11 @@ func TestLargest(t *testing.T) {
 	const big = 1<<63 - 1
 	w := &window{}
 	w.adopt(tenant.Limits{RequestsPerMinute: big, TokensPerMinute: big, Concurrent: big}, minute)
-	if b := w.room(maxLimit + 1); b.what != tokensEver {
+	if b := w.room(1, maxLimit+1); b.what != tokensEver {
 		t.Errorf("%+v", b)
 	}
 	for range 3 {
-		w.take(maxLimit)
+		w.take(1, maxLimit)
 		w.settle(maxLimit, big)
 	}
 	w.pass(minute + 1)
@@ -221,7 +221,7 @@ func TestLargest(t *testing.T) {
 		t.Errorf("until %s", d)
 	}
 	w.adopt(tenant.Limits{RequestsPerMinute: -1, TokensPerMinute: -1, Concurrent: -1}, minute)
-	if b := w.room(5); b.what != nothing {
+	if b := w.room(1, 5); b.what != nothing {
 		t.Errorf("limits below 0 are none: %+v", b)
 	}
 }

@@ -1,15 +1,15 @@
 // Package limiter owns how much a company may use per time: requests and
-// tokens per minute, and calls open at the same time. It is the one place where
-// a call is admitted, and it decides about every limit of a call in one atomic
-// step: all of them have room and all are taken, or none is.
+// tokens per minute, calls open at the same time, and budgets. It is the one
+// place where a call is admitted, and it decides about every limit and budget of
+// a call in one atomic step: all of them have room and all are taken, or none is.
 //
 // What was taken is a Hold, which is given back once, on every path:
 //
-//	hold, state, err := l.Hold(ctx, s, &limiter.Ask{Limits: s.Limits(), Tokens: bound})
+//	hold, state, err := l.Hold(ctx, s, &limiter.Ask{ID: id, Limits: s.Limits(), Tokens: bound})
 //	if err != nil {
 //		return err // a *fault.Error that names the limit and says when to come back
 //	}
-//	defer hold.End(tokensUsed)
+//	defer func() { hold.End(limiter.Used{Tokens: tokens, Nano: cost}) }()
 //
 // # What a limit per minute means
 //
@@ -31,7 +31,8 @@
 // held, and spent and held together never exceed the limit. Money that is not
 // known before the call is held at its worst case; where that has no room but
 // Ask.LeastNano has, what there is is held and the caller lowers the bound of
-// the output to it.
+// the output to it. Who takes nothing of a budget is not stopped by it: a model
+// that costs nothing may be called when all money is spent.
 //
 // An attempt books into the period in which it was held, however late it ends.
 // A period that nobody has counted yet is read from the ledger (Book), so that
@@ -41,6 +42,11 @@
 //   - attempts that ended and are not known to be in the store yet (Shipped);
 //   - attempts that run are held, and book when they end, also into a period
 //     that was not counted when they began.
+//
+// What counts for a budget is decided by the owner and the moment of the hold
+// alone (By.Has, Hold.At), whether or not the budget was known to the attempt.
+// A budget has no count of its own: one that is deleted and made again, or whose
+// limit changes, stands where its owner's period stands.
 //
 // The package does not know what a call costs (ledger) nor which limits a
 // company has (tenant). There is one implementation in process, Local, and one
@@ -54,20 +60,28 @@ import (
 	"bulkhead/tenant"
 )
 
-// Ask is what one attempt wants. It is only read, and not kept.
+// MaxBudgets is how many budgets one attempt may have.
+const MaxBudgets = 6 * tenant.MaxBudgetsPerOwner // of company, project, key, agent, user and the operator
+
+// Ask is what one attempt wants. It is only read and not kept, but for the
+// strings of ID and By: none may share memory with a request.
 type Ask struct {
-	// ID is the attempt's, and of its entry in the ledger.
+	// ID is the attempt's, and of its entry in the ledger, made for this attempt
+	// alone. An attempt without an ID has no entry and never counts for a
+	// budget: it may have none.
 	ID string
 	// Limits are those that hold for every call of the key, Scope.Limits().
 	Limits []tenant.Limited
 	// Model is the limit of the model within the project; nil if it has none.
 	Model *tenant.Limited
-	// Budgets are all that apply, of whatever owner; at most 24.
+	// Budgets are all that apply, of whatever owner; at most MaxBudgets. By has
+	// each of them: one of each user is resolved to the user's own.
 	Budgets []*tenant.Budget
 	// By says whose attempt it is, for budgets that are made while it runs.
 	By By
 	// Again says that it is not the first attempt of its call, which was counted
-	// as a request with that.
+	// as a request with that: it takes none, neither of a limit per minute nor of
+	// a budget.
 	Again bool
 	// Tokens is the most the call may use: the input, counted or estimated, and
 	// the bound of the output. Below 0 counts as 0.
@@ -134,9 +148,11 @@ type Span struct {
 
 // Book is where the truth is read: the ledger's entries in the store.
 type Book interface {
-	// Spent returns what the entries of attempts with StartedAt in each span, and
-	// before the moment before, used, leaving out those whose ids are in except.
-	// All spans are read in one view of the store. It does I/O.
+	// Spent returns, for each span in order, what the entries of attempts with
+	// StartedAt in it, and before the moment before, used, leaving out those whose
+	// ids are in except. All are read in one view of the store: what is in the
+	// store for good when Spent is called is seen. There may be a thousand spans
+	// and tens of thousands of ids. It does I/O and ends when ctx does.
 	Spent(ctx context.Context, s tenant.Scope, spans []Span, before time.Time, except []string) ([]Used, error)
 }
 
@@ -154,14 +170,16 @@ type State struct {
 	LimitTokens, RemainingTokens     int64         // held tokens count as used
 	ResetRequests, ResetTokens       time.Duration // until the window is full again if nothing else comes
 
-	HasBudget     bool  // a budget of money applies
-	RemainingNano int64 // of the one with the least left: limit - spent - held, nano-USD
+	HasBudget     bool  // a budget of money applies and is counted
+	RemainingNano int64 // of the one with the least left: limit - spent - held, nano-USD; not below 0
 }
 
 // Limiter admits attempts.
 type Limiter interface {
-	// Hold takes one request, a.Tokens tokens, one open call and a.Nano of money
-	// from every limit and budget in a, or takes nothing and says why.
+	// Hold takes one request (but for a.Again), a.Tokens tokens, one open call and
+	// a.Nano of money from every limit and budget in a, or takes nothing and says
+	// why. Requests are spent with that, also of a budget, whatever comes of the
+	// attempt; money and tokens are held until Settle.
 	//
 	// The refusals are faults:
 	//   - RateLimited, code "rate_limit_exceeded", type "tokens" where tokens of
@@ -170,28 +188,32 @@ type Limiter interface {
 	//     Limits, Model, Budgets. RetryAfter says when to come back; NoRetry is
 	//     set where waiting does not help or takes longer than a minute.
 	//   - RateLimited, code "insufficient_quota", type "insufficient_quota" and
-	//     NoRetry where what is spent of a budget leaves no room.
+	//     NoRetry where what is spent of a budget leaves no room, or the attempt
+	//     may use more than the whole of it.
 	//   - RateLimited, code "rate_limit_exceeded", type "budget_held" where only
 	//     running attempts stand in the way, with RetryAfter. Both say what is
 	//     spent, held, the limit and when the period ends.
 	//   - Unavailable: the gateway as a whole is full, the backend is away, or a
 	//     budget cannot be counted because the ledger cannot be read.
 	//
-	// The State is that of the windows whether the call is admitted or not. A
-	// Hold of another company never changes the answer, but for the gateway's
-	// total. Hold panics for the zero Scope and for more budgets than there may
-	// be.
+	// The State is that of the windows whether the call is admitted or not, but
+	// for budgets that nobody has counted yet when a limit refuses: a refusal by
+	// a limit reads no Book. A Hold of another company never changes the answer,
+	// but for the gateway's total. Hold panics for the zero Scope, for more
+	// budgets than there may be and for one that By has not.
 	//
 	// It does no I/O where all is counted in process, and one round trip where a
 	// server counts; the first Hold of a period reads the Book as well.
 	Hold(ctx context.Context, s tenant.Scope, a *Ask) (Hold, State, error)
 
-	// Standing returns where budgets stand, those of a user included, in order.
-	// The error is a fault of kind Unavailable.
+	// Standing returns where any number of budgets stand, in order. It reads the
+	// Book for those that nobody has counted yet. The error is a fault of kind
+	// Unavailable.
 	Standing(ctx context.Context, s tenant.Scope, budgets []*tenant.Budget) ([]Standing, error)
 
 	// Shipped says that the entries of these attempts are in the store for good.
-	// It does no I/O and does not wait.
+	// It may come before Settle; ids that are not known are left alone. It does no
+	// I/O and does not wait.
 	Shipped(s tenant.Scope, ids []string)
 }
 
@@ -202,8 +224,10 @@ type HoldID [2]uint64
 // for a hold that has ended, from whatever goroutine; they do no I/O and do not
 // wait.
 type Ender interface {
-	// Settle books what was used in place of what was held, once. The attempt's
-	// entry must have been recorded in the ledger before.
+	// Settle books what was used in place of what was held, once, into the
+	// periods of the hold's moment. The attempt's entry, with the same figures,
+	// must have been recorded in the ledger before, or it is remembered until the
+	// process ends: every attempt that is held gets an entry and is Shipped.
 	Settle(id HoldID, used Used)
 	// Release ends the open call, once.
 	Release(id HoldID)
@@ -226,9 +250,10 @@ func NewHold(by Ender, id HoldID, nano int64, at time.Time) Hold { return Hold{b
 // It is 0 where no budget of money applies.
 func (h Hold) Nano() int64 { return h.nano }
 
-// At returns the moment of the hold by the clock that decides about periods. It
-// is the StartedAt of the attempt's entry, or the entry would be counted in
-// another period than the hold. Zero for the zero Hold.
+// At returns the moment of the hold by the clock that decides about periods, to
+// the microsecond, which the store keeps. It is the StartedAt of the attempt's
+// entry, or the entry would be counted in another period than the hold. Zero for
+// the zero Hold.
 func (h Hold) At() time.Time { return h.at }
 
 // Settle books what was used in place of what was held; the zero Used gives all

@@ -3,7 +3,7 @@ package limiter_test
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,30 +15,29 @@ import (
 )
 
 func TestLocal(t *testing.T) {
-	limitertest.Run(t, func(t *testing.T, o limiter.Options) limiter.Limiter { return limiter.NewLocal(o) })
+	limitertest.Run(t, func(t *testing.T, o limiter.Options) limitertest.Opened {
+		c := limitertest.NewClock(time.Unix(1, 0))
+		o.Now = c.Now
+		return limitertest.Opened{Limiter: limiter.NewLocal(o), Now: c.Now, Pass: c.Pass}
+	})
 }
 
-// clock is a time that only jumps.
-type clock struct {
-	mu sync.Mutex
-	t  time.Time
+// The suite leaves room for a clock that runs, as a server's does, and for
+// several gateways.
+func TestLocalWhileTheClockRuns(t *testing.T) {
+	limitertest.Run(t, func(t *testing.T, o limiter.Options) limitertest.Opened {
+		var passed atomic.Int64
+		o.Now = func() time.Time { return time.Now().Round(0).Add(time.Duration(passed.Load())) }
+		return limitertest.Opened{
+			Limiter: limitertest.Spread(limiter.NewLocal(o)), Now: o.Now, Runs: true,
+			Pass: func(d time.Duration) { passed.Add(int64(d)) },
+		}
+	})
 }
 
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.t
-}
-
-func (c *clock) pass(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t = c.t.Add(d)
-}
-
-func newLocal(o limiter.Options) (*limiter.Local, *clock) {
-	c := &clock{t: time.Unix(1, 0)}
-	o.Now = c.now
+func newLocal(o limiter.Options) (*limiter.Local, *limitertest.Clock) {
+	c := limitertest.NewClock(time.Unix(1, 0))
+	o.Now = c.Now
 	return limiter.NewLocal(o), c
 }
 
@@ -51,7 +50,9 @@ func TestIdleIsDropped(t *testing.T) {
 	l, c := newLocal(limiter.Options{})
 	f := func(want limiter.Stats) {
 		t.Helper()
-		if got := l.Stats(); got != want {
+		got := l.Stats()
+		got.RefusedByLimit, got.RefusedFull = 0, 0
+		if got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
@@ -71,7 +72,7 @@ func TestIdleIsDropped(t *testing.T) {
 	}
 	hold(other, 0).End(limiter.Used{Tokens: 1})
 	f(limiter.Stats{Companies: 2, Windows: 1001, Open: 1})
-	c.pass(time.Hour)
+	c.Pass(time.Hour)
 	hold(acme, 5000).End(limiter.Used{Tokens: 1}) // sweeps
 	hold(other, 5000).End(limiter.Used{Tokens: 1})
 	f(limiter.Stats{Companies: 2, Windows: 3, Open: 1})
@@ -80,13 +81,13 @@ func TestIdleIsDropped(t *testing.T) {
 	}
 	// A hold that is settled and not released, or the other way round, counts still.
 	long.Settle(limiter.Used{Tokens: 1})
-	c.pass(time.Hour)
+	c.Pass(time.Hour)
 	hold(acme, 5000).End(limiter.Used{Tokens: 1})
 	if _, _, err := l.Hold(t.Context(), acme, keyed(0, limits)); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("the window of an open call is lost: %v", err)
 	}
 	long.Release()
-	c.pass(time.Hour)
+	c.Pass(time.Hour)
 	hold(other, 1).End(limiter.Used{Tokens: 1})
 	hold(acme, 1).End(limiter.Used{Tokens: 1})
 	f(limiter.Stats{Companies: 2, Windows: 2})
@@ -102,7 +103,7 @@ func TestOpenCallIsNotForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		c.pass(time.Hour)
+		c.Pass(time.Hour)
 		if _, _, err := l.Hold(t.Context(), s, &limiter.Ask{}); !fault.Is(err, fault.RateLimited) {
 			t.Errorf("got %v", err)
 		}
@@ -140,7 +141,7 @@ func TestWindowsAreBounded(t *testing.T) {
 		t.Errorf("%d windows", got)
 	}
 	// When the others' are idle there is room, wherever they are.
-	c.pass(2*time.Minute + time.Second)
+	c.Pass(2*time.Minute + time.Second)
 	f(tenanttest.Scope(t, "third"), 0, 0)
 	f(other, 6, 0)
 	f(acme, 11, 0)
@@ -151,10 +152,10 @@ func TestWindowsAreBounded(t *testing.T) {
 	for i := range 9 {
 		f(acme, 20+i, 0)
 	}
-	c.pass(90 * time.Second)
+	c.Pass(90 * time.Second)
 	f(acme, 11, 0) // the minute's sweep
 	f(acme, 40, fault.RateLimited)
-	c.pass(31 * time.Second)
+	c.Pass(31 * time.Second)
 	f(acme, 41, 0)
 }
 
@@ -167,16 +168,16 @@ func TestClockGoesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.pass(-time.Hour)
+	c.Pass(-time.Hour)
 	h.End(limiter.Used{Tokens: 1})
 	if _, _, err := l.Hold(t.Context(), s, a); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("got %v", err)
 	}
-	c.pass(time.Hour) // where it was
+	c.Pass(time.Hour) // where it was
 	if _, _, err := l.Hold(t.Context(), s, a); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("got %v", err)
 	}
-	c.pass(time.Minute)
+	c.Pass(time.Minute)
 	if _, _, err := l.Hold(t.Context(), s, a); err != nil {
 		t.Error(err)
 	}
@@ -203,39 +204,87 @@ var everyday = &limiter.Ask{
 	Model: &tenant.Limited{Kind: "model", ID: "proj_1 gpt-4o", Limits: tenant.Limits{TokensPerMinute: 1 << 50}},
 }
 
+// budgeted is such a call with budgets of the company, the project and the key.
+func budgeted(limits *limiter.Ask) *limiter.Ask {
+	zone := &tenant.Calendar{Zone: time.FixedZone("", 3600)}
+	a := *limits
+	a.By = limiter.By{Project: "proj_1", Key: "key_1", User: "user_1"}
+	a.Nano, a.LeastNano = 1000, 10
+	a.Budgets = []*tenant.Budget{
+		{ID: "budget_1", Kind: tenant.OfCompany, Unit: tenant.USD, Period: tenant.Month, Limit: tenant.MaxBudget, Calendar: zone},
+		{ID: "budget_2", Kind: tenant.OfProject, Of: "proj_1", Unit: tenant.USD, Period: tenant.Day, Limit: tenant.MaxBudget, Calendar: zone},
+		{ID: "budget_3", Kind: tenant.OfKey, Of: "key_1", Unit: tenant.Requests, Period: tenant.Day, Limit: tenant.MaxBudget, Calendar: zone},
+	}
+	return &a
+}
+
+// life is all a call does with its limiter, until its entry is in the store. Its
+// id is one of many.
+func life(l *limiter.Local, s tenant.Scope) func(a *limiter.Ask) error {
+	ids := make([]string, 1000)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("att_%025d", i)
+	}
+	n, ask := 0, limiter.Ask{}
+	return func(a *limiter.Ask) error {
+		id := ids[n%len(ids) : n%len(ids)+1]
+		n++
+		ask = *a
+		ask.ID = id[0]
+		h, _, err := l.Hold(context.Background(), s, &ask)
+		if err != nil {
+			return err
+		}
+		h.End(limiter.Used{Tokens: 300, Nano: 1})
+		l.Shipped(s, id)
+		return nil
+	}
+}
+
 func BenchmarkHold(b *testing.B) {
-	f := func(name string, o limiter.Options, a *limiter.Ask) {
+	f := func(name string, a *limiter.Ask) {
 		b.Run(name, func(b *testing.B) {
-			l := limiter.NewLocal(o)
-			s := tenanttest.Scope(b, "acme")
-			ctx := context.Background()
+			l := limiter.NewLocal(limiter.Options{Book: limitertest.NewLedger()})
+			call := life(l, tenanttest.Scope(b, "acme"))
+			if err := call(a); err != nil { // counted from here on
+				b.Fatal(err)
+			}
 			b.ReportAllocs()
 			for b.Loop() {
-				h, _, err := l.Hold(ctx, s, a)
-				if err != nil {
+				if err := call(a); err != nil {
 					b.Fatal(err)
 				}
-				h.End(limiter.Used{Tokens: 300})
 			}
 		})
 	}
-	f("four limits", limiter.Options{}, everyday)
-	f("no limits", limiter.Options{}, &limiter.Ask{Tokens: 1000})
-	f("no limits at all", limiter.Options{TotalConcurrent: -1}, &limiter.Ask{Tokens: 1000})
+	f("no limits", &limiter.Ask{Tokens: 1000})
+	f("four limits", everyday)
+	f("three budgets", budgeted(&limiter.Ask{Tokens: 1000}))
+	f("four limits and three budgets", budgeted(everyday))
+	b.Run("without an entry", func(b *testing.B) {
+		l := limiter.NewLocal(limiter.Options{})
+		s := tenanttest.Scope(b, "acme")
+		b.ReportAllocs()
+		for b.Loop() {
+			h, _, err := l.Hold(context.Background(), s, everyday)
+			if err != nil {
+				b.Fatal(err)
+			}
+			h.End(limiter.Used{Tokens: 300})
+		}
+	})
 }
 
 func BenchmarkHoldParallel(b *testing.B) {
-	l := limiter.NewLocal(limiter.Options{})
+	l := limiter.NewLocal(limiter.Options{Book: limitertest.NewLedger()})
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
-		s := tenanttest.Scope(b, "acme")
+		call, a := life(l, tenanttest.Scope(b, "acme")), budgeted(everyday)
 		for pb.Next() {
-			h, _, err := l.Hold(context.Background(), s, everyday)
-			if err != nil {
+			if err := call(a); err != nil {
 				b.Error(err)
 				return
 			}
-			h.End(limiter.Used{Tokens: 300})
 		}
 	})
 }

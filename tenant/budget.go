@@ -19,6 +19,10 @@ const (
 // stay below 2^53, up to which Redis' Lua counts exactly.
 const MaxBudget = 9_000_000_000_000_000
 
+// MaxBudgetsPerOwner is how many budgets one owner may have, so that those of a
+// call can be decided about in one step.
+const MaxBudgetsPerOwner = 6
+
 // Budget bounds what is used in a period. All that apply to a call must have
 // room for it.
 type Budget struct {
