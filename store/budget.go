@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"bulkhead/audit"
+	"bulkhead/fault"
 	"bulkhead/tenant"
 )
 
@@ -21,6 +22,8 @@ var (
 		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9 FROM company WHERE company_id = $1`}
 	budgetUpdated = statement{"budget_updated",
 		`UPDATE budget SET amount = $6, soft = $7 WHERE company_id = $1 AND kind = $2 AND owner = $3 AND unit = $4 AND period = $5`}
+	budgetsOfOwner = statement{"budgets_of_owner",
+		`SELECT count(*) FROM budget WHERE company_id = $1 AND kind = $2 AND owner = $3`}
 	budgetDeleted = statement{"budget_deleted",
 		`DELETE FROM budget WHERE company_id = $1 AND id = $2 AND (kind = 'ceiling') = $3`}
 	calendarLoaded = statement{"calendar_loaded",
@@ -87,6 +90,13 @@ func (t *tx) putBudget(b tenant.Budget) (put tenant.Budget, created bool, err er
 	what := audit.BudgetUpdated
 	if created = n == 0; created {
 		what = audit.BudgetCreated
+		var there int64
+		if err := t.one(budgetsOfOwner, []any{&there}, key[:2]...); err != nil {
+			return put, false, err
+		}
+		if there >= tenant.MaxBudgetsPerOwner {
+			return put, false, fault.Field("scope", "there are %d budgets of this owner already, which is as many as there may be", there)
+		}
 		if _, err := t.exec(budgetInserted, b.ID, b.Kind, storable(b.Of), string(b.Unit), string(b.Period), b.Limit, b.Soft, micros(b.CreatedAt)); err != nil {
 			return put, false, conflict(err)
 		}

@@ -61,7 +61,7 @@ func companyStatements() []statement {
 	all := []statement{
 		auditAll, auditHeadBegun, auditHeadOne, auditHeadSet, auditHeadTaken, auditInserted, auditKeysFound, auditLinked,
 		auditLinks, auditPlaces,
-		budgetDeleted, budgetInserted, budgetOne, budgetUpdated, budgetsLoaded, calendarLoaded, calendarSet,
+		budgetDeleted, budgetInserted, budgetOne, budgetUpdated, budgetsOfOwner, budgetsLoaded, calendarLoaded, calendarSet,
 		companyBumped, companyInserted, companyLoaded, companyStatusSet, companyTombstoned,
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,

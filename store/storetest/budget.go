@@ -1,9 +1,11 @@
 package storetest
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"bulkhead/fault"
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/openai"
@@ -41,6 +43,28 @@ func testBudgets(t *testing.T, open Open) {
 		same(t, created, true)
 	}
 	same(t, len(loaded().Budgets), 3)
+
+	// One owner has six at most, however many others there are.
+	for i, period := range []tenant.Period{tenant.Day, tenant.Week, tenant.Total} {
+		_, _, err := w.db.PutBudget(w.ctx(), s, budget(fmt.Sprint("budget_more_", i), tenant.OfProject, "proj_1", period))
+		must(t, err)
+	}
+	for i, period := range []tenant.Period{tenant.Day, tenant.Week, tenant.Month} {
+		more := budget(fmt.Sprint("budget_calls_", i), tenant.OfProject, "proj_1", period)
+		more.Unit = tenant.Requests
+		_, _, err := w.db.PutBudget(w.ctx(), s, more)
+		if i < 2 {
+			must(t, err)
+		} else {
+			wantFault(t, err, fault.Invalid)
+		}
+	}
+	for i := range 3 {
+		must(t, w.db.DeleteBudget(w.ctx(), s, fmt.Sprint("budget_more_", i)))
+	}
+	for i := range 2 {
+		must(t, w.db.DeleteBudget(w.ctx(), s, fmt.Sprint("budget_calls_", i)))
+	}
 
 	// The ceiling is the operator's: the company's own call does not delete it.
 	a := w.act("company.ceiling", s.ID().String())

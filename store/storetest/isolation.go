@@ -109,6 +109,16 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 			t.Fatalf("budget of %s: created %t, %+v, %v", name, created, put, err)
 		}
 	}
+	// As many as one owner may have: none of them counts for the other company.
+	for i, period := range []tenant.Period{tenant.Week, tenant.Month, tenant.Total} {
+		for j, unit := range []tenant.Unit{tenant.USD, tenant.Tokens}[:min(2, 3-i)] {
+			b := budget(fmt.Sprint("budget_full_", i, j), tenant.OfCompany, "", period)
+			b.Unit = unit
+			if _, _, err := db.PutBudget(ctx, s, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 }
 
