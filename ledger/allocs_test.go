@@ -21,10 +21,15 @@ func TestAllocs(t *testing.T) {
 	price, _ := load(t).Lookup("gemini", "gemini-2.5-flash")
 	u := openai.Usage{Input: 500_000, CachedInput: 1000, AudioInput: 10, Output: 100, Reasoning: 50}
 	f("Cost", 0, func() { Cost(price, u, "flex") })
+	bound := Bound{Input: 300_000, HardInput: 300_000, Output: 16384, Answers: 1, CacheWrite: true, AnyTier: true}
+	f("Dearest", 0, func() { price.Dearest(&bound) })
+	f("Clamp", 0, func() { price.Clamp(&bound, 100_000_000) })
+	seen := Seen{Usage: u, HasUsage: true, Whole: true}
+	f("Settle", 0, func() { price.Settle(&bound, &seen) })
 	f("FormatUSD", 1, func() { FormatUSD(123_456_789_012) })
 
 	// One other place is taken, as on a gateway that is busy.
-	l := Open(&fakeStore{}, Options{})
+	l := open(t, &fakeStore{}, Options{})
 	defer closeNow(t, l)
 	s := tenanttest.Scope(t, "acme")
 	first, err := l.Reserve(s)

@@ -8,7 +8,7 @@ import (
 // Has reports whether the table has a row for the model. With Names and
 // Providers it is what routing needs to know of the table.
 func (p *Prices) Has(catalogue, model string) bool {
-	_, ok := p.rows[rowKey{catalogue, model}]
+	_, ok := p.Lookup(catalogue, model)
 	return ok
 }
 
@@ -17,7 +17,7 @@ func (p *Prices) Has(catalogue, model string) bool {
 func (p *Prices) Names(catalogue string) []string {
 	var out []string
 	today := time.Now().Format(time.DateOnly)
-	for _, m := range p.models[catalogue] {
+	for _, m := range p.Models(catalogue) {
 		switch m.Mode {
 		case "chat", "completion", "embedding", "moderation":
 			if (m.Deprecated == "" || m.Deprecated > today) && !strings.Contains(m.Name, "*") {

@@ -98,7 +98,7 @@ func TestCost(t *testing.T) {
 func usageOf(t *testing.T, s string) (u openai.Usage) {
 	t.Helper()
 	fields := map[string]*int64{
-		"input": &u.Input, "cached": &u.CachedInput, "cachewrite": &u.CacheWrite, "audioin": &u.AudioInput, "imagein": &u.ImageInput,
+		"input": &u.Input, "cached": &u.CachedInput, "cachewrite": &u.CacheWrite, "cachewrite1h": &u.CacheWrite1h, "audioin": &u.AudioInput, "imagein": &u.ImageInput,
 		"output": &u.Output, "reasoning": &u.Reasoning, "audioout": &u.AudioOutput, "imageout": &u.ImageOutput,
 		"accepted": &u.AcceptedPrediction, "rejected": &u.RejectedPrediction, "total": &u.Total,
 	}
@@ -136,9 +136,9 @@ func atoi(t *testing.T, s string) int64 {
 
 // madeUp is a price with no rate but these.
 func madeUp(input, output int64) *Price {
-	none := (&rowRates{}).rates(func(*int64) int64 { return Absent })
+	none := noRates
 	none.Input, none.Output = input, output
-	return &Price{Rates: none}
+	return &Price{Rates: none, Fees: noFees}
 }
 
 func TestCostRounding(t *testing.T) {
@@ -173,7 +173,7 @@ func TestCostOverflow(t *testing.T) {
 
 	// Every part at once.
 	big := int64(math.MaxInt64)
-	p := &Price{Rates: Rates{big, big, big, big, big, big, big, big, big}}
+	p := &Price{Rates: Rates{big, big, big, big, big, big, big, big, big, big}}
 	u := openai.Usage{Input: big, CachedInput: big, Output: big, Reasoning: big}
 	if got := Cost(p, u, ""); got != math.MaxInt64 {
 		t.Errorf("got %d", got)
@@ -192,6 +192,30 @@ func TestCostWithoutPrice(t *testing.T) {
 	}
 }
 
+// Fees for what is counted apart from tokens, once each.
+func TestCostFees(t *testing.T) {
+	prices := load(t)
+	f := func(catalogue, model string, u openai.Usage, want int64) {
+		t.Helper()
+		p, _ := prices.Lookup(catalogue, model)
+		if got := Cost(p, u, ""); got != want {
+			t.Errorf("%s %+v: got %d, want %d", model, u, got, want)
+		}
+	}
+	const million = 1_000_000
+	// An image whose tokens have a price is not billed by the piece as well.
+	f("gemini", "gemini-2.5-flash-image", openai.Usage{Output: 1290, ImageOutput: 1290, Images: 1}, 1290*30_000)
+	f("gemini", "imagen-3.0-fast-generate-001", openai.Usage{Images: 3}, 3*20*million)
+	f("gemini", "lyria-3.5", openai.Usage{Output: 5, Images: 2}, 2*80*million)
+	f("gemini", "lyria-3.5", openai.Usage{}, 0)
+	f("openai", "tts-1", openai.Usage{Characters: 1000}, 15*million)
+	f("openai", "whisper-1", openai.Usage{Seconds: 10}, million)
+	f("xai", "grok-4.20", openai.Usage{Input: 1, Searches: 1, Tools: 2}, 1250+25*million+2*5*million)
+	f("perplexity", "sonar", openai.Usage{Input: 1, SearchContext: openai.SearchMedium}, 1000+8*million)
+	f("perplexity", "sonar", openai.Usage{}, 0)
+	f("anthropic", "claude-opus-5", openai.Usage{Input: 1, Searches: -3, Tools: -3, Images: -1, Seconds: -1, Characters: -1}, 5000)
+}
+
 // For every row: more tokens never cost less, and no cost is below 0. A longer
 // input may only cross a threshold upward.
 func TestCostOfEveryRow(t *testing.T) {
@@ -199,7 +223,7 @@ func TestCostOfEveryRow(t *testing.T) {
 		for _, tier := range []string{"", "flex", "priority", "batch"} {
 			last := int64(0)
 			for _, n := range []int64{0, 1, 999, 100_000, 100_001, 128_001, 200_001, 272_001, 1 << 40} {
-				u := openai.Usage{Input: n, CachedInput: n / 3, CacheWrite: n / 5, AudioInput: n / 7, ImageInput: n / 9,
+				u := openai.Usage{Input: n, CachedInput: n / 3, CacheWrite: n / 5, CacheWrite1h: n / 6, AudioInput: n / 7, ImageInput: n / 9,
 					Output: n, Reasoning: n / 2, AudioOutput: n / 4, ImageOutput: n / 8}
 				got := Cost(p, u, tier)
 				if got < last {

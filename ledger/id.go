@@ -4,6 +4,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,16 @@ func AttemptIDAt(t time.Time) string {
 	var raw [18]byte
 	binary.BigEndian.PutUint64(raw[:8], uint64(max(t.UnixMicro(), 0)))
 	return attemptID(raw[:])
+}
+
+// AttemptTime returns the moment in an attempt's id; zero if it is none.
+func AttemptTime(id string) time.Time {
+	digits, ok := strings.CutPrefix(id, "att_")
+	raw, err := idEncoding.DecodeString(digits)
+	if !ok || err != nil || len(raw) != 18 {
+		return time.Time{}
+	}
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(raw))).UTC()
 }
 
 func attemptID(raw []byte) string {

@@ -20,7 +20,7 @@ func bubble(t *testing.T, o Options, f func(t *testing.T, l *Ledger, store *fake
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		store := &fakeStore{}
-		l := Open(store, o)
+		l := open(t, store, o)
 		f(t, l, store)
 		closeNow(t, l)
 	})
@@ -44,7 +44,7 @@ func TestShips(t *testing.T) {
 		record(t, l, s, 0, 1)
 		pass(49 * time.Millisecond)
 		f(0)
-		if st := l.Stats(); st.Queued != 1 || st.Oldest != 49*time.Millisecond || st.Shipped != 0 {
+		if st := l.Stats(); st.Queued != 1 || st.Lag != 49*time.Millisecond || st.Shipped != 0 {
 			t.Errorf("%+v", st)
 		}
 		pass(time.Millisecond)
@@ -89,7 +89,7 @@ func TestStoreAway(t *testing.T) {
 			if n, tries, _ := store.count(acme); n != 0 || tries < 5 || tries > maxTries {
 				t.Errorf("%d stored, %d tries", n, tries)
 			}
-			if st := l.Stats(); st.Queued != 2400 || st.Err == nil || st.FailedBatches == 0 || st.Oldest < time.Minute-time.Second {
+			if st := l.Stats(); st.Queued != 2400 || st.Err == nil || st.FailedBatches == 0 || st.Lag < time.Minute-time.Second {
 				t.Errorf("%+v", st)
 			}
 			store.set(nil, nil)
@@ -339,7 +339,7 @@ func TestClose(t *testing.T) {
 func TestCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &fakeStore{before: hangs}
-		l := Open(store, Options{})
+		l := open(t, store, Options{})
 		record(t, l, tenanttest.Scope(t, "acme"), 0, 3)
 		pass(time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -364,7 +364,7 @@ func TestCloseGivesUp(t *testing.T) {
 // Many at once: what was recorded is stored, each once, under its own company.
 func TestConcurrent(t *testing.T) {
 	store := &fakeStore{}
-	l := Open(store, Options{Every: time.Millisecond, Batch: 16, MaxBackoff: time.Millisecond})
+	l := open(t, store, Options{Every: time.Millisecond, Batch: 16, MaxBackoff: time.Millisecond})
 	tries := 0
 	store.set(func(context.Context, []Booked) error { // called by one goroutine
 		if tries++; tries%3 == 0 {
@@ -405,7 +405,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func BenchmarkReserveRecord(b *testing.B) {
-	l := Open(&nullStore{}, Options{Queue: 1 << 30, CompanyQueue: 1 << 30})
+	l := open(b, &nullStore{}, Options{Queue: 1 << 30, CompanyQueue: 1 << 30})
 	s := tenanttest.Scope(b, "acme")
 	e := Entry{ID: NewAttemptID(), Rank: Final}
 	b.ReportAllocs()

@@ -1,22 +1,19 @@
 package ledger
 
 import (
-	"bytes"
 	_ "embed"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"time"
 )
 
-// The tables of list prices. models.json holds facts published by the vendors;
+// The tables of list prices. models.json holds facts published by the vendors,
+// fees.json those that are not per token and not in it, with their sources;
 // sandbox.json is made up, for a provider that costs nothing.
 var (
 	//go:embed models.json
 	modelsJSON []byte
+	//go:embed fees.json
+	feesJSON []byte
 	//go:embed sandbox.json
 	sandboxJSON []byte
 )
@@ -24,12 +21,27 @@ var (
 // Rates are prices in pico-USD (1e-12 USD) per token. Absent is a rate the
 // table does not have, which is something else than free.
 type Rates struct {
-	Input, CachedInput, CacheWrite, AudioInput, ImageInput int64
-	Output, Reasoning, AudioOutput, ImageOutput            int64
+	Input, CachedInput, CacheWrite, CacheWrite1h, AudioInput, ImageInput int64
+	Output, Reasoning, AudioOutput, ImageOutput                          int64
 }
 
 // Absent stands for a rate that is not in the table.
 const Absent = -1
+
+// Fees are prices beside the tokens', in pico-USD each; Absent where there is
+// none.
+type Fees struct {
+	// Call is for each call that was answered; CallMedium and CallHigh instead
+	// of it where so much was looked up for it (openai.SearchContext).
+	Call, CallMedium, CallHigh int64
+
+	Search    int64 // a search, or a source, as the vendor bills it
+	Tool      int64 // another run of a tool by the vendor
+	Image     int64 // made
+	Second    int64 // of audio
+	Character int64
+	Query     int64 // reranked or embedded
+}
 
 // Above are the rates of a call whose input is longer than Tokens. They hold
 // for all tokens of the call, not only for those above.
@@ -54,10 +66,11 @@ type Price struct {
 	Rates     Rates
 	Above     []Above          // by Tokens, ascending
 	Tiers     map[string]Rates // by service tier: "batch", "flex", "priority"
+	Fees      Fees
 
-	// Prices that are not per token, in pico-USD; Absent where there is none.
-	// Cost does not count them.
-	PerImage, PerSecond, PerCharacter, PerQuery int64
+	// What every call that is answered uses at least, whatever its usage says. A
+	// model that searches at its own will has no bound of its searches.
+	LeastSearches, LeastImages int64
 }
 
 // Priced reports whether calls can be priced by their tokens.
@@ -67,6 +80,7 @@ func (p *Price) Priced() bool {
 
 // Prices is the table. It is immutable.
 type Prices struct {
+	base      *Prices // what With was called on; nil for the table as built
 	rows      map[rowKey]*Price
 	providers map[string][]string // by model
 	models    map[string][]Model  // by catalogue
@@ -76,22 +90,94 @@ type rowKey struct{ catalogue, model string }
 
 // LoadPrices reads the embedded tables. An error means that a table is wrong
 // and that this build cannot price calls; it takes some 10 ms, once.
-func LoadPrices() (*Prices, error) { return parsePrices(modelsJSON, sandboxJSON) }
+func LoadPrices() (*Prices, error) {
+	p, err := parsePrices(modelsJSON, sandboxJSON)
+	if err == nil {
+		err = p.addFees(feesJSON)
+	}
+	return p, err
+}
 
 // Lookup returns the price of a model by the names the table uses: of the
 // catalogue (provider.Vendor.Catalogue) and the vendor's own of the model.
 func (p *Prices) Lookup(catalogue, model string) (*Price, bool) {
-	row, ok := p.rows[rowKey{catalogue, model}]
-	return row, ok
+	for ; p != nil; p = p.base {
+		if row, ok := p.rows[rowKey{catalogue, model}]; ok {
+			return row, true
+		}
+	}
+	return nil, false
+}
+
+// Find is Lookup for a target: a row of the provider by its name in the
+// configuration, which only an override can have made, comes before one of its
+// catalogue.
+func (p *Prices) Find(provider, catalogue, model string) (*Price, bool) {
+	if provider != catalogue {
+		if row, ok := p.Lookup(provider, model); ok {
+			return row, true
+		}
+	}
+	if catalogue == "" {
+		return nil, false
+	}
+	return p.Lookup(catalogue, model)
 }
 
 // Providers returns the catalogues that have a model of that name, whoever made
 // it before those who only host it. The slice must not be changed.
-func (p *Prices) Providers(model string) []string { return p.providers[model] }
+func (p *Prices) Providers(model string) []string {
+	for ; p != nil; p = p.base {
+		if names, ok := p.providers[model]; ok {
+			return names
+		}
+	}
+	return nil
+}
 
 // Models returns the models of a catalogue by name. The slice must not be
 // changed.
-func (p *Prices) Models(catalogue string) []Model { return p.models[catalogue] }
+func (p *Prices) Models(catalogue string) []Model {
+	for ; p != nil; p = p.base {
+		if models, ok := p.models[catalogue]; ok {
+			return models
+		}
+	}
+	return nil
+}
+
+// With returns the table with the overrides made: a row replaces the one of the
+// same provider and model, in what it says, or adds one. p stays as it is, and
+// what the two have in common is shared: a company's prices are small however
+// large the table.
+func (p *Prices) With(overrides []Override) *Prices {
+	if len(overrides) == 0 {
+		return p
+	}
+	n := &Prices{base: p, rows: map[rowKey]*Price{}, providers: map[string][]string{}, models: map[string][]Model{}}
+	for i := range overrides {
+		n.override(&overrides[i])
+	}
+	return n
+}
+
+func (p *Prices) override(o *Override) {
+	key := rowKey{o.provider, o.model}
+	old, known := p.Lookup(key.catalogue, key.model)
+	p.rows[key] = o.apply(old)
+
+	models := slices.Clone(p.Models(key.catalogue))
+	at, found := slices.BinarySearchFunc(models, key.model, func(m Model, name string) int { return strings.Compare(m.Name, name) })
+	if found {
+		models[at] = p.rows[key].Model
+	} else {
+		models = slices.Insert(models, at, p.rows[key].Model)
+	}
+	p.models[key.catalogue] = models
+	if !known {
+		p.providers[key.model] = makersOrder(append(slices.Clone(p.Providers(key.model)), key.catalogue))
+	}
+}
 
 // makersFirst orders the catalogues for a model that several have: vendors that
 // serve what they make, then clouds with a contract with the maker, then hosts.
@@ -110,139 +196,13 @@ func rank(catalogue string) int {
 	return len(makersFirst)
 }
 
-// row is a row as it stands in the file. Pointers tell absent from 0; Go's
-// decoder takes whole numbers only for an int64.
-type row struct {
-	Provider     string              `json:"provider"`
-	Model        string              `json:"model"`
-	Mode         string              `json:"mode"`
-	MaxInput     int64               `json:"max_input_tokens"`
-	MaxOutput    int64               `json:"max_output_tokens"`
-	PerToken     *rowRates           `json:"pico_usd_per_token"`
-	Above        []rowAbove          `json:"above_input_tokens"`
-	Tiers        map[string]rowRates `json:"service_tier"`
-	PerImage     *int64              `json:"pico_usd_per_image"`
-	PerSecond    *int64              `json:"pico_usd_per_second"`
-	PerCharacter *int64              `json:"pico_usd_per_character"`
-	PerQuery     *int64              `json:"pico_usd_per_query"`
-	Supports     json.RawMessage     `json:"supports"` // not used here
-	Deprecated   string              `json:"deprecated"`
-}
-
-type rowRates struct {
-	Input        *int64 `json:"input"`
-	CachedInput  *int64 `json:"cached_input"`
-	CacheWrite   *int64 `json:"cache_write"`
-	CacheWrite1h *int64 `json:"cache_write_1h"` // answers do not tell the two apart; see Cost
-	AudioInput   *int64 `json:"audio_input"`
-	ImageInput   *int64 `json:"image_input"`
-	Output       *int64 `json:"output"`
-	Reasoning    *int64 `json:"reasoning"`
-	AudioOutput  *int64 `json:"audio_output"`
-	ImageOutput  *int64 `json:"image_output"`
-}
-
-type rowAbove struct {
-	Tokens   int64    `json:"tokens"`
-	PerToken rowRates `json:"pico_usd_per_token"`
-}
-
-// maxRate bounds a price: 1 USD per token, a second, an image.
-const maxRate = 1_000_000_000_000
-
-func parsePrices(files ...[]byte) (*Prices, error) {
-	p := &Prices{rows: map[rowKey]*Price{}, providers: map[string][]string{}, models: map[string][]Model{}}
-	for _, file := range files {
-		var rows []row
-		dec := json.NewDecoder(bytes.NewReader(file))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&rows); err != nil {
-			return nil, fmt.Errorf("cannot read the price table: %w", err)
+// makersOrder sorts names of catalogues in place and returns them.
+func makersOrder(names []string) []string {
+	slices.SortFunc(names, func(a, b string) int {
+		if d := rank(a) - rank(b); d != 0 {
+			return d
 		}
-		if _, err := dec.Token(); err != io.EOF {
-			return nil, errors.New("cannot read the price table: there is more behind its end")
-		}
-		for i := range rows {
-			if err := p.add(&rows[i]); err != nil {
-				return nil, fmt.Errorf("price table, row %d, model %q of %q: %w", i+1, rows[i].Model, rows[i].Provider, err)
-			}
-		}
-	}
-	for _, names := range p.providers {
-		slices.SortFunc(names, func(a, b string) int {
-			if d := rank(a) - rank(b); d != 0 {
-				return d
-			}
-			return strings.Compare(a, b)
-		})
-	}
-	for _, models := range p.models {
-		slices.SortFunc(models, func(a, b Model) int { return strings.Compare(a.Name, b.Name) })
-	}
-	return p, nil
-}
-
-func (p *Prices) add(r *row) error {
-	key := rowKey{r.Provider, r.Model}
-	switch {
-	case r.Provider == "" || r.Model == "" || r.Mode == "":
-		return errors.New("provider, model or mode is missing")
-	case p.rows[key] != nil:
-		return errors.New("there is another row for the same model")
-	case r.MaxInput < 0 || r.MaxOutput < 0:
-		return errors.New("a number of tokens is below 0")
-	}
-	if r.Deprecated != "" {
-		if _, err := time.Parse(time.DateOnly, r.Deprecated); err != nil {
-			return fmt.Errorf("deprecated is no date: %w", err)
-		}
-	}
-	price := &Price{Model: Model{r.Model, r.Mode, r.MaxInput, r.MaxOutput, r.Deprecated}, Catalogue: r.Provider}
-	bad := false
-	rate := func(n *int64) int64 {
-		if n == nil {
-			return Absent
-		}
-		bad = bad || *n < 0 || *n > maxRate
-		return *n
-	}
-	price.PerImage, price.PerSecond = rate(r.PerImage), rate(r.PerSecond)
-	price.PerCharacter, price.PerQuery = rate(r.PerCharacter), rate(r.PerQuery)
-	price.Rates = (&rowRates{}).rates(rate)
-	if r.PerToken != nil {
-		price.Rates = r.PerToken.rates(rate)
-	}
-	for _, a := range r.Above {
-		if n := len(price.Above); a.Tokens <= 0 || n > 0 && a.Tokens <= price.Above[n-1].Tokens {
-			return errors.New("above_input_tokens does not ascend")
-		}
-		price.Above = append(price.Above, Above{a.Tokens, a.PerToken.rates(rate)})
-	}
-	for tier, t := range r.Tiers {
-		if price.Tiers == nil {
-			price.Tiers = map[string]Rates{}
-		}
-		price.Tiers[tier] = t.rates(rate)
-	}
-	if bad {
-		return fmt.Errorf("a price is below 0 or above %d", int64(maxRate))
-	}
-	p.rows[key] = price
-	p.providers[r.Model] = append(p.providers[r.Model], r.Provider)
-	p.models[r.Provider] = append(p.models[r.Provider], price.Model)
-	return nil
-}
-
-func (r *rowRates) rates(rate func(*int64) int64) Rates {
-	rate(r.CacheWrite1h) // checked, not used
-	write := rate(r.CacheWrite)
-	if write == 0 {
-		write = Absent // nothing on top of plain input, which is not free: see Cost
-	}
-	return Rates{
-		Input: rate(r.Input), CachedInput: rate(r.CachedInput), CacheWrite: write,
-		AudioInput: rate(r.AudioInput), ImageInput: rate(r.ImageInput),
-		Output: rate(r.Output), Reasoning: rate(r.Reasoning),
-		AudioOutput: rate(r.AudioOutput), ImageOutput: rate(r.ImageOutput),
-	}
+		return strings.Compare(a, b)
+	})
+	return names
 }

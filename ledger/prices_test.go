@@ -86,7 +86,7 @@ func TestPriced(t *testing.T) {
 	}
 	p := load(t)
 	perSecond, _ := p.Lookup("openai", "whisper-1")
-	if perSecond == nil || perSecond.Priced() || perSecond.PerSecond <= 0 || perSecond.PerImage != Absent {
+	if perSecond == nil || perSecond.Priced() || perSecond.Fees.Second <= 0 || perSecond.Fees.Image != Absent {
 		t.Errorf("whisper-1: %+v", perSecond)
 	}
 }
@@ -125,6 +125,87 @@ func TestParsePricesRefuses(t *testing.T) {
 	f(`[{"provider":"p","model":"m","mode":"chat"},{"provider":"p","model":"m","mode":"chat"}]`, "another row")
 	f(`[] []`, "behind its end")
 	f(`[`, "unexpected EOF")
+}
+
+// A fee without its model, or without its source, is no table either.
+func TestFeesRefuse(t *testing.T) {
+	f := func(rows, want string) {
+		t.Helper()
+		p, err := parsePrices([]byte(`[{"provider":"p","model":"m1","mode":"chat"},{"provider":"p","model":"m2","mode":"chat"},{"provider":"q","model":"m1","mode":"chat"}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = p.addFees([]byte(rows))
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %s", rows, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: got %v, want %q", rows, err, want)
+		case want == "":
+			m1, _ := p.Lookup("p", "m1")
+			m2, _ := p.Lookup("p", "m2")
+			q, _ := p.Lookup("q", "m1")
+			if m1.Fees.Search != 5 || m2.Fees.Search != 7 || m2.LeastSearches != 1 || q.Fees.Search != Absent {
+				t.Errorf("%+v %+v %+v", m1, m2, q)
+			}
+		}
+	}
+	f(`[{"provider":"p","models":["*"],"pico_usd_per":{"search":5},"source":"s"},{"provider":"p","models":["m2"],"pico_usd_per":{"search":7},"least":{"search":1},"source":"s"}]`, "")
+	f(`[{"provider":"p","models":["m1"],"pico_usd_per":{"search":5}}]`, "no source")
+	f(`[{"provider":"p","models":["m3"],"pico_usd_per":{"search":5},"source":"s"}]`, "no such model")
+	f(`[{"provider":"p","models":["x*"],"source":"s"}]`, "no such model")
+	f(`[{"provider":"p","models":["m1"],"pico_usd_per":{"search":-5},"source":"s"}]`, "below 0")
+	f(`[{"provider":"p","models":["m1"],"pico_usd_per":{"serch":5},"source":"s"}]`, "unknown field")
+	f(`[{"provider":"p","models":["m1"],"least":{"search":-1},"source":"s"}]`, "below 0")
+}
+
+// A slip in the table is money: rates that stand in no usual proportion to one
+// another are looked at, and either put right or listed here.
+func TestPlausible(t *testing.T) {
+	odd := map[string]bool{}
+	check := func(p *Price, what string, n, standard, least, most int64) { // in hundredths
+		if n == Absent || standard <= 0 || n == 0 {
+			return
+		}
+		if r := n * 100 / standard; r < least || r > most {
+			odd[p.Catalogue+" "+p.Name+" "+what] = true
+		}
+	}
+	for _, p := range load(t).rows {
+		r := &p.Rates
+		check(p, "cached_input", r.CachedInput, r.Input, 1, 100)
+		check(p, "cache_write", r.CacheWrite, r.Input, 100, 200)
+		check(p, "cache_write_1h", r.CacheWrite1h, r.Input, 100, 250)
+		if p.Mode == "chat" {
+			check(p, "output", r.Output, r.Input, 20, 3000)
+		}
+		for tier, t := range p.Tiers {
+			most := int64(400)
+			if cheapTier(tier) {
+				most = 100
+			}
+			check(p, tier+" input", t.Input, r.Input, 20, most)
+			check(p, tier+" output", t.Output, r.Output, 20, most)
+		}
+		for i := range p.Above {
+			check(p, "above input", p.Above[i].Rates.Input, r.Input, 100, 500)
+			check(p, "above output", p.Above[i].Rates.Output, r.Output, 100, 500)
+		}
+	}
+	for _, known := range []string{
+		// The rate of cached input stands in the place of cache writes. Rule 2 of
+		// Cost: writing does not make input cheaper.
+		"azure eu/gpt-4o cache_write", "azure eu/gpt-4o-2024-11-20 cache_write", "azure us/gpt-4o cache_write",
+		"azure us/gpt-4o-2024-11-20 cache_write", "openai ft:gpt-4o-2024-11-20 cache_write",
+	} {
+		if !odd[known] {
+			t.Errorf("%s is plausible now", known)
+		}
+		delete(odd, known)
+	}
+	for what := range odd {
+		t.Errorf("%s is not plausible", what)
+	}
 }
 
 func BenchmarkLoadPrices(b *testing.B) {

@@ -7,13 +7,9 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"bulkhead/tenant"
 	"bulkhead/tenant/tenanttest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errAway = errors.New("the store is away")
 
@@ -125,4 +121,14 @@ func closeNow(t *testing.T, l *Ledger) {
 func two(t *testing.T) (acme, other tenant.Scope) {
 	t.Helper()
 	return tenanttest.Scope(t, "acme"), tenanttest.Scope(t, "ACME")
+}
+
+// open returns a Ledger that must open.
+func open(t testing.TB, store Store, o Options) *Ledger {
+	t.Helper()
+	l, err := Open(t.Context(), store, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }

@@ -13,7 +13,7 @@ import (
 type Answer struct {
 	Usage    Usage
 	HasUsage bool // the body says input or output tokens
-	BadUsage bool // some count of its usage is no count: negative, a fraction, absurdly large
+	BadUsage bool // some count of its usage is no whole number, or absurdly large
 
 	Model       string // the model that answered, as the upstream names it
 	ServiceTier string // the tier that was used; it decides the price
@@ -28,7 +28,7 @@ type Answer struct {
 type Chunk struct {
 	Usage     Usage
 	HasUsage  bool // usage is an object that says input or output tokens
-	BadUsage  bool // some count of it is no count: negative, a fraction, absurdly large
+	BadUsage  bool // some count of it is no whole number, or absurdly large
 	UsageSpan Span // the whole member "usage":… with one adjoining comma, also when it is null; empty if absent
 
 	EmptyChoices bool // choices is [], as in the chunk that only brings usage

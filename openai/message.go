@@ -83,7 +83,9 @@ func (r *Request) message(i int) error {
 		case "name", "tool_calls", "tool_call_id", "refusal", "function_call":
 			err = r.rawText()
 		default:
-			r.note(Seen{Where: MessageField, Message: i, Name: r.lastName(name)})
+			if at := r.lastName(name); r.s.peek() != 'n' {
+				r.note(Seen{Where: MessageField, Message: i, Name: at})
+			}
 			err = r.rawText()
 		}
 		if err != nil {

@@ -21,9 +21,11 @@ const (
 )
 
 // Seen is a name that a request has, or what it has that is out of the ordinary.
-// All but fields are noted at their first occurrence only.
+// All but fields are noted at their first occurrence only, and not where they are
+// null.
 type Seen struct {
 	Where         Where
+	Null          bool // a field whose value is null, which means that it is not there
 	Message, Item int  // the indices of the message, and of the part or tool
 	Name          Span // in the body, as it stands there without its quotes
 }
@@ -114,7 +116,7 @@ func (r *Request) part(i, j int, item func() string) error {
 		return nil
 	}
 	if !p.media.Empty() && string(p.media.Of(r.Body)) != p.kind {
-		r.note(Seen{PartField, i, j, p.media}) // an image in a text: some server may look at it
+		r.note(Seen{Where: PartField, Message: i, Item: j, Name: p.media}) // an image in a text: some server may look at it
 	}
 	return nil
 }
@@ -144,9 +146,11 @@ func (r *Request) partField(i, j int, name []byte, p *piece, item func() string)
 		p.media = at
 		return r.file(i, j, item)
 	case "cache_control":
-		r.CacheControl = true
+		r.CacheControl = r.CacheControl || r.s.peek() != 'n'
 	default:
-		r.note(Seen{PartField, i, j, at})
+		if r.s.peek() != 'n' {
+			r.note(Seen{Where: PartField, Message: i, Item: j, Name: at})
+		}
 	}
 	_, err = r.s.skip()
 	return err
@@ -173,7 +177,7 @@ func (r *Request) partType(i, j int, item func() string) (string, error) {
 	case "file":
 		return "file", nil
 	}
-	r.note(Seen{PartType, i, j, at.inner()})
+	r.note(Seen{Where: PartType, Message: i, Item: j, Name: at.inner()})
 	return "other", nil
 }
 
@@ -232,7 +236,7 @@ func (r *Request) file(i, j int, item func() string) error {
 			return within(err, item()+".file")
 		}
 		if string(name) != "file_data" && string(name) != "filename" && r.s.peek() != 'n' {
-			r.note(Seen{PartField, i, j, r.lastName(name)})
+			r.note(Seen{Where: PartField, Message: i, Item: j, Name: r.lastName(name)})
 		}
 		if _, err := r.s.skip(); err != nil {
 			return err
@@ -267,6 +271,7 @@ func (r *Request) tools() error {
 		if err := r.tool(i); err != nil {
 			return err
 		}
+		r.Tools++
 	}
 }
 
@@ -306,7 +311,7 @@ func (r *Request) tool(i int) error {
 		}
 		known = true
 		if kind := string(unquote(raw)); kind != "function" && kind != "custom" {
-			r.note(Seen{ToolType, 0, i, at.inner()})
+			r.note(Seen{Where: ToolType, Item: i, Name: at.inner()})
 		}
 	}
 }
@@ -332,7 +337,7 @@ func (r *Request) modalities() error {
 		case "image":
 			r.ImageOut = true
 		default:
-			r.note(Seen{Modality, 0, i, at.inner()})
+			r.note(Seen{Where: Modality, Item: i, Name: at.inner()})
 		}
 		return nil
 	})

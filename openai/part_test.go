@@ -55,6 +55,8 @@ func TestSeenOddities(t *testing.T) {
 	f(user(`{"type":"document","title":"a"}`), ``, "3 0 0 document\n4 0 0 title\n")
 	f(user(`{"type":"file","file":{"file_id":"file-1"}},{"type":"file","file":{"url":"u"}}`), ``, "4 0 0 file_id\n4 0 1 url\n")
 	f(user(`{"type":"image_url","image_url":{"url":"u"},"min_pixels":1}`), ``, "4 0 0 min_pixels\n")
+	f(`{"role":"user","content":"x","audio":null,"new":null},{"role":"user","content":[{"type":"text","text":"a","new":null,"cache_control":null}]},
+		{"role":"user","content":"x","new":1}`, ``, "2 2 0 new\n")
 	// An image in a text is one for some servers.
 	f(user(`{"type":"text","text":"a","image_url":{"url":"u"}}`), ``, "4 0 0 image_url\n")
 	f(user(`{"image_url":{"url":"u"},"type":"input_audio","input_audio":{}}`), ``, "")

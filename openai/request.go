@@ -78,6 +78,7 @@ type Request struct {
 	Images, Audios, Files int
 	LowImages             int   // of Images those with detail "low"
 	AudioBytes            int64 // of the input_audio values, base64 and all
+	Tools                 int   // in "tools"; all "functions" together are one
 	CacheControl          bool  // some part asks the vendor to cache it (Anthropic's cache_control)
 	Store                 bool  // "store" is true: the vendor keeps the answer
 	AudioOut, ImageOut    bool  // "modalities" has "audio", "image"
@@ -173,7 +174,7 @@ func (r *Request) scan() error {
 			return err
 		}
 		end := r.s.offset() - len(`"`)
-		r.Seen = append(r.Seen, Seen{Where: Field, Name: Span{end - len(name), end}})
+		r.Seen = append(r.Seen, Seen{Where: Field, Name: Span{end - len(name), end}, Null: r.s.peek() == 'n'})
 		if err := r.field(name); err != nil {
 			return err
 		}
@@ -204,7 +205,12 @@ func (r *Request) chatField(name []byte) error {
 		return r.messages()
 	case "tools":
 		return r.tools()
-	case "functions", "response_format", "prediction":
+	case "functions":
+		if r.s.peek() != 'n' {
+			r.Tools++
+		}
+		return r.rawText()
+	case "response_format", "prediction":
 		return r.rawText()
 	case "modalities":
 		return r.modalities()

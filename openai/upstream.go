@@ -49,10 +49,8 @@ func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	case f.MaxOutput > 0 && (r.Endpoint == Chat || r.Endpoint == Completions):
 		edits = r.outputEdits(edits, f)
 	}
-	slices.SortStableFunc(edits, func(a, b Edit) int {
-		// What is inserted where another edit begins goes before it.
-		return cmp.Or(cmp.Compare(a.At.Start, b.At.Start), cmp.Compare(a.At.End, b.At.End))
-	})
+	// Stable: stream_options goes in behind "stream" before what follows is removed.
+	slices.SortStableFunc(edits, func(a, b Edit) int { return cmp.Compare(a.At.Start, b.At.Start) })
 	return Splice(dst, r.Body, edits)
 }
 

@@ -60,7 +60,7 @@ const maxCount = 1 << 40
 // Said is which counts a usage held.
 type Said struct {
 	Input, Output bool
-	Bad           bool // some count was not a whole number from 0 to 2^40
+	Bad           bool // some count was no whole number, or larger than 2^40
 }
 
 // ParseUsage reads raw, a usage object by itself, in OpenAI's or Anthropic's
@@ -91,9 +91,9 @@ func (s *scanner) usage(u *Usage) (got Said, err error) {
 			return s.counted(&u.Input, &got.Input, &got.Bad)
 		case "completion_tokens", "output_tokens":
 			return s.counted(&u.Output, &got.Output, &got.Bad)
-		case "prompt_tokens_details", "input_tokens_details":
+		case "prompt_tokens_details", "input_tokens_details", "input_token_details":
 			return s.details(u.inputDetail, &got)
-		case "completion_tokens_details", "output_tokens_details":
+		case "completion_tokens_details", "output_tokens_details", "output_token_details":
 			return s.details(u.outputDetail, &got)
 		case "cache_creation": // Anthropic
 			return s.details(u.cacheDetail, &got)
@@ -253,8 +253,9 @@ func (s *scanner) countInto(to *int64, got *Said) (err error) {
 	return err
 }
 
-// count reads a count into to and reports whether it was one. null is nothing
-// said, anything else that is no count is bad.
+// count reads a count into to and reports whether it was one. null, and a number
+// below 0, which some servers take for unknown, is nothing said; anything else
+// that is no count is bad.
 func (s *scanner) count(to *int64) (ok, bad bool, err error) {
 	if kind := s.peek(); kind != '0' {
 		_, err := s.skip()
@@ -265,8 +266,11 @@ func (s *scanner) count(to *int64) (ok, bad bool, err error) {
 		return false, false, err
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 64)
-	if err != nil || n < 0 || n > maxCount {
+	if err != nil || n > maxCount {
 		return false, true, nil
+	}
+	if n < 0 {
+		return false, false, nil
 	}
 	*to = n
 	return true, false, nil

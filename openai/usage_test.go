@@ -42,18 +42,19 @@ func TestParseUsage(t *testing.T) {
 
 	// What is no count is not said, and noted.
 	bad := Said{Bad: true}
-	f(`{"prompt_tokens":-1}`, Usage{}, bad)
 	f(`{"prompt_tokens":1.5}`, Usage{}, bad)
 	f(`{"prompt_tokens":1e3}`, Usage{}, bad)
 	f(`{"prompt_tokens":1099511627777}`, Usage{}, bad)
 	f(`{"prompt_tokens":"7"}`, Usage{}, bad)
 	f(`{"prompt_tokens":{}}`, Usage{}, bad)
 	f(`{"seconds":-2}`, Usage{}, bad)
+	f(`{"prompt_tokens":99999999999999999999}`, Usage{}, bad)
 	f(`{"seconds":1e9}`, Usage{}, bad)
-	f(`{"completion_tokens":4,"completion_tokens_details":{"reasoning_tokens":-3}}`, Usage{Output: 4}, Said{Output: true, Bad: true})
-	f(`{"server_tool_use":{"web_search_requests":-1}}`, Usage{}, bad)
+	f(`{"completion_tokens":4,"completion_tokens_details":{"reasoning_tokens":0.3}}`, Usage{Output: 4}, Said{Output: true, Bad: true})
+	f(`{"server_tool_use":{"web_search_requests":"1"}}`, Usage{}, bad)
 	f(`{"prompt_tokens":1099511627776}`, Usage{Input: 1 << 40}, Said{Input: true})
-	// null, and what the package does not know, is nothing.
+	// null, less than nothing, and what the package does not know, is nothing.
+	f(`{"prompt_tokens":-1,"completion_tokens":4,"completion_tokens_details":{"reasoning_tokens":-3}}`, Usage{Output: 4}, Said{Output: true})
 	f(`{"prompt_tokens":null,"completion_tokens_details":null,"cache_creation":null,"search_context_size":null,"seconds":null,"x":-1}`, Usage{}, Said{})
 	f(`{"search_context_size":"huge"}`, Usage{}, Said{})
 	f(`{}`, Usage{}, Said{})

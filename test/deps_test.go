@@ -53,6 +53,7 @@ var homeOf = map[string]string{
 	"github.com/minio/minio-go":           "blob",
 	"github.com/prometheus/client_golang": "web",
 	"github.com/redis/go-redis":           "redisdb",
+	"github.com/tiktoken-go/tokenizer":    "provider",
 	"github.com/valyala/fasthttp":         "web",
 	"go.opentelemetry.io":                 "web cmd/gateway",
 	"modernc.org/sqlite":                  "store",
