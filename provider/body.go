@@ -127,14 +127,14 @@ func (w *watch) failed(err error, answered bool) error {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e // egress refused the address
 	}
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-		e := fault.Wrap(fault.Timeout, err, "the provider could not be reached in time")
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() { // of connecting: a timer of our own ends all else
+		e := fault.Wrap(fault.Timeout, &unsentError{err}, "the provider could not be reached in time")
 		e.Retriable = true
 		return e
 	}
 	msg := "the provider closed the connection or sent no valid answer"
 	if dialed(err) {
-		msg = "the provider could not be reached"
+		msg, err = "the provider could not be reached", &unsentError{err}
 	}
 	e := fault.Wrap(fault.Upstream, err, "%s", msg)
 	e.Status, e.Retriable = http.StatusBadGateway, true

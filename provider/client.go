@@ -374,8 +374,30 @@ func passHeaders(h http.Header, call *Call) {
 	}
 }
 
-// dialed reports whether err happened before there was a connection.
+// dialed reports whether err happened before there was a connection that is
+// secure: nothing of the call was sent.
 func dialed(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial"
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return true
+	}
+	_, wrong := errors.AsType[*tls.CertificateVerificationError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	_, alert := errors.AsType[tls.AlertError](err)
+	return wrong || plain || alert
+}
+
+// unsentError is the cause of a failure before anything was sent.
+type unsentError struct{ err error }
+
+func (e *unsentError) Error() string { return e.err.Error() }
+func (e *unsentError) Unwrap() error { return e.err }
+
+// Unsent reports whether err says for certain that nothing of the call reached
+// the provider, so that it cannot be billed.
+func Unsent(err error) bool {
+	if _, ok := errors.AsType[*unsentError](err); ok {
+		return true
+	}
+	f, ok := errors.AsType[*fault.Error](err)
+	return ok && f.Kind != fault.Upstream && f.Kind != fault.Timeout && f.Kind != fault.ClientLeft
 }

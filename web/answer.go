@@ -76,6 +76,9 @@ func (c *call) answerHeaders(rc *fasthttp.RequestCtx) {
 	h.Set("X-Bulkhead-Provider", a.target.Provider)
 	h.Set("X-Bulkhead-Model", headerSafe(a.target.Model))
 	h.Set("X-Bulkhead-Overhead-Ms", milliseconds(c.overhead))
+	if a.entry.Marks&ledger.Clamped != 0 {
+		setInt(h, "X-Bulkhead-Max-Output-Tokens", a.bound.Output)
+	}
 }
 
 // headerSafe drops what a header's value cannot hold. A model's name is the
@@ -125,6 +128,9 @@ func (c *call) writeAnswer(rc *fasthttp.RequestCtx) {
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
 	h.Set("X-Bulkhead-Cost-Usd", ledger.FormatUSD(c.costNano))
+	if s := &c.limits; s.HasBudget {
+		h.Set("X-Bulkhead-Budget-Remaining-Usd", ledger.FormatUSD(s.RemainingNano))
+	}
 	setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))
 	h.SetContentType("application/json")
 	c.setStatus(rc, fasthttp.StatusOK)

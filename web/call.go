@@ -65,17 +65,20 @@ type call struct {
 
 // attempt is one try at one target.
 type attempt struct {
-	target    provider.Target
-	entry     ledger.Entry
-	slot      ledger.Slot
-	hold      limiter.Hold
-	secret    provider.Secret // what was sent to the provider
-	tier      string
-	reported  bool  // the provider said what was used
-	textBytes int64 // of the answer, for an estimate
-	sent      bool  // something may have reached the provider
-	broken    bool  // the answer began and was not read to its end
-	closed    bool
+	target provider.Target
+	entry  ledger.Entry
+	slot   ledger.Slot
+	hold   limiter.Hold
+	secret provider.Secret // what was sent to the provider
+	price  *ledger.Price
+	bound  ledger.Bound // what it may use
+	money  bool         // a budget of money holds for it
+	seen   ledger.Seen  // of the answer
+	usages provider.Usages
+	text   openai.Text // of a stream that may be cut off, for the model's tokenizer
+	sent   bool        // something may have reached the provider
+	broken bool        // the answer began and was not read to its end
+	closed bool
 }
 
 // begin makes the call. The RequestCtx is not passed on as a context: it is used
@@ -137,20 +140,7 @@ func (c *call) last() *attempt {
 	return c.attempts[len(c.attempts)-1]
 }
 
-// used notes what the provider says the attempt used, or what there is to
-// estimate it by.
-func (c *call) used(u openai.Usage, reported bool, tier string, textBytes int64) {
-	a := c.last()
-	a.textBytes = textBytes
-	if tier != "" {
-		a.tier = tier
-	}
-	if reported {
-		a.entry.Usage, a.reported = u, true
-	}
-}
-
-// endAttempt closes the attempt's entry in the ledger.
+// endAttempt closes the attempt's entry in the ledger, and then its hold.
 func (c *call) endAttempt(a *attempt, err error) {
 	if a.closed {
 		return
@@ -165,38 +155,16 @@ func (c *call) endAttempt(a *attempt, err error) {
 	e := &a.entry
 	e.Outcome = c.outcome(a, err)
 	e.EndedAt = c.g.now()
-	e.Rank = ledger.Final
 	switch {
 	case c.reply != nil:
 		e.Status = c.reply.Status
 	case answered(err):
 		e.Status = fault.As(err).Status
 	}
-	if !a.reported && (e.Outcome == ledger.Answered || e.Outcome == ledger.Cut || e.Outcome == ledger.Cancelled) {
-		e.Rank = ledger.Estimate
-		e.Usage = c.estimate(a)
-	}
-	price, ok := c.g.Prices.Lookup(a.target.Vendor.Catalogue, a.target.Model)
-	ok = ok && price.Priced()
-	e.Priced = ok
-	if ok {
-		e.CostNano = ledger.Cost(price, e.Usage, a.tier)
-	}
+	c.book(a)
 	c.costNano += e.CostNano
-	e.LowNano, e.HighNano = e.CostNano, e.CostNano
 	used = limiter.Used{Nano: e.CostNano, Tokens: e.Usage.Input + e.Usage.Output}
 	a.slot.Record(*e)
-}
-
-// estimate counts what an attempt used that the provider did not account for: a
-// stream that broke off, or a server that sends no usage. A call that was
-// cancelled before anything came back used its input at most.
-func (c *call) estimate(a *attempt) openai.Usage {
-	r := c.request
-	u := openai.Usage{Input: r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens}
-	u.Output = (a.textBytes + bytesPerToken - 1) / bytesPerToken
-	u.Total = u.Input + u.Output
-	return u
 }
 
 // end gives back what the call took and writes down what it was. It is the only

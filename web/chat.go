@@ -118,7 +118,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	}
 	upstream := provider.Call{
 		Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc),
-		Body: c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(t)),
+		Body: c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(a)),
 	}
 	a.sent, c.sentAt = true, c.g.now()
 	if c.reply, err = c.settings.Upstream.Send(c.ctx, t, cred, &upstream); err != nil {
@@ -159,10 +159,15 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 
 // upstreamForm says what the target must be told differently from what the
 // client wrote.
-func (c *call) upstreamForm(t provider.Target) openai.UpstreamForm {
+func (c *call) upstreamForm(a *attempt) openai.UpstreamForm {
+	t := a.target
 	f := openai.UpstreamForm{Model: t.Model, MaxTokensOnly: t.Vendor.MaxTokensOnly}
 	// Usage is always asked for; what the client did not ask is hidden again.
 	f.IncludeUsage = c.request.Stream && !t.Vendor.NoStreamOptions
+	if a.money { // the provider must keep to what is held
+		bound := provider.Bound(a.bound)
+		t.Vendor.LimitOutput(&f, &bound)
+	}
 	return f
 }
 
@@ -170,15 +175,17 @@ func (c *call) upstreamForm(t provider.Target) openai.UpstreamForm {
 func (c *call) readAnswer() (err error) {
 	defer c.reply.Body.Close()
 	if c.answer, err = readAll(c.reply.Body, c.reply.Size, c.settings.MaxAnswer); err != nil {
-		a := c.last()
-		a.broken, a.textBytes = true, int64(len(c.answer)) // more than the text in it: it will be billed
+		c.broke()
 		return err
 	}
 	found, err := openai.ScanAnswer(c.endpoint, c.answer)
 	if err != nil {
+		c.broke()
 		return garbage("the provider's answer is not a valid one", err)
 	}
-	c.used(found.Usage, found.HasUsage, found.ServiceTier, found.TextBytes)
+	a := c.last()
+	a.usages.Add(a.target.Vendor, found.Usage, found.HasUsage, found.BadUsage)
+	a.seen.Tier, a.seen.TextBytes, a.seen.AudioBytes, a.seen.Whole = found.ServiceTier, found.TextBytes, found.AudioBytes, true
 	if c.endpoint == openai.Embeddings {
 		format := c.request.EncodingFormat
 		if format == "" {
@@ -191,6 +198,13 @@ func (c *call) readAnswer() (err error) {
 	return nil
 }
 
+// broke notes an answer that came and is none: it will be billed. There is more
+// of it than of the text in it.
+func (c *call) broke() {
+	a := c.last()
+	a.broken, a.seen.TextBytes = true, int64(len(c.answer))
+}
+
 // outcome says how an attempt ended, for the ledger.
 func (c *call) outcome(a *attempt, err error) ledger.Outcome {
 	switch {
@@ -198,12 +212,14 @@ func (c *call) outcome(a *attempt, err error) ledger.Outcome {
 		return ledger.Answered
 	case fault.Is(err, fault.ClientLeft) || c.ctx.Err() != nil:
 		return ledger.Cancelled
-	case c.sent() || a.broken:
-		return ledger.Cut
+	case c.reply != nil || a.broken:
+		return ledger.Cut // it has answered, and what came was no whole answer
 	case answered(err):
 		return ledger.Refused
+	case provider.Unsent(err):
+		return ledger.Failed
 	}
-	return ledger.Failed
+	return ledger.Unknown
 }
 
 // answered reports whether err is what the provider answered. Where there was no

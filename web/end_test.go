@@ -168,13 +168,14 @@ func TestEndProviderPlain(t *testing.T) {
 	short := labOptions{timeouts: provider.Timeouts{Header: 200 * time.Millisecond, Idle: 200 * time.Millisecond, Total: patience}}
 	cut := ending{outcome: ledger.Cut, rank: ledger.Estimate, status: 200, text: true}
 	failed := ending{outcome: ledger.Failed, rank: ledger.Final}
+	unknown := ending{outcome: ledger.Unknown, rank: ledger.Estimate}
 	with := func(e ending, status int, err string) ending { e.status, e.error = status, err; return e }
 	f("up/cut", labOptions{}, 502, "upstream_error", with(cut, 200, "upstream_error"))
 	f("up/silent", short, 504, "upstream_timeout", with(cut, 200, "upstream_timeout"))
-	f("up/garbage", labOptions{}, 502, "upstream_garbage", with(failed, 200, "upstream_garbage"))
-	f("up/garbage-json", labOptions{}, 502, "upstream_garbage", with(failed, 200, "upstream_garbage"))
-	f("up/cut-clean", labOptions{}, 502, "upstream_garbage", with(failed, 200, "upstream_garbage"))
-	f("up/slow-header", short, 504, "upstream_timeout", with(failed, 0, "upstream_timeout"))
+	f("up/garbage", labOptions{}, 502, "upstream_garbage", with(cut, 200, "upstream_garbage"))
+	f("up/garbage-json", labOptions{}, 502, "upstream_garbage", with(cut, 200, "upstream_garbage"))
+	f("up/cut-clean", labOptions{}, 502, "upstream_garbage", with(cut, 200, "upstream_garbage"))
+	f("up/slow-header", short, 504, "upstream_timeout", with(unknown, 0, "upstream_timeout"))
 	f("gone/ok", labOptions{}, 502, "upstream_error", with(failed, 0, "upstream_error"))
 	f("up/huge-line", labOptions{settings: func(s *Settings) { s.MaxAnswer = 1 << 20 }}, 502, "upstream_garbage", with(cut, 200, "upstream_garbage"))
 	refused := ending{outcome: ledger.Refused, rank: ledger.Final}
@@ -224,11 +225,11 @@ func TestEndPanic(t *testing.T) {
 			t.Errorf("afterwards: %s", a)
 		}
 	}
-	f(panicking{}, "", ending{outcome: ledger.Failed, rank: ledger.Final, client: 500})
-	f(panicking{"application/json", "{"}, "", ending{outcome: ledger.Failed, rank: ledger.Final, status: 200, client: 500})
+	f(panicking{}, "", ending{outcome: ledger.Unknown, rank: ledger.Estimate, client: 500})
+	f(panicking{"application/json", "{"}, "", ending{outcome: ledger.Cut, rank: ledger.Estimate, status: 200, client: 500})
 	event := `data: {"choices":[{"delta":{"content":"some text"}}]}` + "\n\n"
 	f(panicking{"text/event-stream", event}, streaming, ending{outcome: ledger.Cut, rank: ledger.Estimate, status: 200, text: true, client: 200})
-	f(panicking{"text/event-stream", ""}, streaming, ending{outcome: ledger.Failed, rank: ledger.Final, status: 200, client: 200})
+	f(panicking{"text/event-stream", ""}, streaming, ending{outcome: ledger.Cut, rank: ledger.Estimate, status: 200, client: 200})
 }
 
 // badLimiter panics where it is told to.

@@ -50,10 +50,10 @@ func TestFallback(t *testing.T) {
 		f("up/status-408", more, attempt{ledger.Refused, 408})
 		f("up/status-503", more, attempt{ledger.Refused, 503})
 		f("gone/ok", more, attempt{ledger.Failed, 0})
-		f("up/garbage", more, attempt{ledger.Failed, 200})
-		f("up/slow-header", more, attempt{ledger.Failed, 0})
+		f("up/garbage", more, attempt{ledger.Cut, 200})
+		f("up/slow-header", more, attempt{ledger.Unknown, 0})
 	}
-	f("up/garbage-json", "", attempt{ledger.Failed, 200})
+	f("up/garbage-json", "", attempt{ledger.Cut, 200})
 	f("up/cut", "", attempt{ledger.Cut, 200})
 	f("up/silent", "", attempt{ledger.Cut, 200})
 }

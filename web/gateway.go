@@ -19,6 +19,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/semaphore"
 
 	"bulkhead/audit"
 	"bulkhead/keystore"
@@ -62,6 +63,8 @@ type Settings struct {
 	Keepalive    time.Duration // silence in a stream after which a comment is sent
 	WriteTimeout time.Duration // a client that takes nothing for so long is left
 
+	DefaultMaxOutput int64 // tokens; see provider.BoundRules
+
 	CompanyBaseURLs bool // companies may choose addresses
 	AllowPrivate    bool // and these may be private: laboratories only
 	MetricCompanies int  // companies with series of their own; the rest is "other"
@@ -80,13 +83,16 @@ type Gateway struct {
 	ready             atomic.Bool
 	retiring          atomic.Bool
 
+	absurd   absurd
+	counting *semaphore.Weighted // counts of tokens at one time
+
 	reloadFailed atomic.Bool
 	started      time.Time
 }
 
 // New returns a Gateway that is not ready until Ready is called.
 func New(p Parts) *Gateway {
-	g := &Gateway{Parts: p, load: newLoad(), started: time.Now()}
+	g := &Gateway{Parts: p, load: newLoad(), started: time.Now(), counting: semaphore.NewWeighted(2)}
 	g.Reload(p.Settings)
 	g.metrics = newMetrics(g)
 	g.routes, g.ops = newRouteTable(publicRoutes), newRouteTable(opsRoutes)

@@ -117,7 +117,8 @@ func newLab(t testing.TB, o labOptions) *lab {
 		o.settings(&s)
 	}
 	l.keys = keystore.New(keystoretest.NewMemory(), master, keystore.Options{})
-	l.book = ledger.Open(&l.entries, o.ledger)
+	l.book, err = ledger.Open(t.Context(), &l.entries, o.ledger)
+	must(t, err)
 	var lim limiter.Limiter = l.limiter
 	if o.limiter != nil {
 		lim = o.limiter(lim)

@@ -1,12 +1,19 @@
 package web
 
 import (
+	"slices"
+
+	"bulkhead/fault"
+	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/openai"
+	"bulkhead/provider"
 	"bulkhead/tenant"
 )
 
 // take holds what the attempt may use, of all limits and budgets or of none.
+// Where budgets have room for less than the worst case but for a useful answer,
+// the bound of the output is lowered.
 func (c *call) take(a *attempt) (err error) {
 	ask := limiter.Ask{
 		ID: a.entry.ID, Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound(),
@@ -14,13 +21,128 @@ func (c *call) take(a *attempt) (err error) {
 		Again: !a.entry.First, Lost: c.cancel,
 	}
 	ask.Budgets = c.budgets(&ask.By)
+	if err = c.bind(a, &ask); err != nil {
+		return err
+	}
 	if a.hold, c.limits, err = c.g.Limiter.Hold(c.ctx, c.scope, &ask); err != nil {
 		return err
 	}
 	if at := a.hold.At(); !at.IsZero() {
 		a.entry.StartedAt = at
 	}
+	if got := a.hold.Nano(); a.money && got < ask.Nano {
+		output, ok := a.price.Clamp(&a.bound, got)
+		if !ok {
+			panic("BUG: less is held than the least that was asked for")
+		}
+		a.bound.Output = output
+		a.entry.Marks |= ledger.Clamped
+		a.entry.HighNano = got
+	}
 	return nil
+}
+
+// bind finds out the most that the attempt may use and cost: what it is held at,
+// and what is booked if nobody ever hears how it ended. Budgets that are strict
+// refuse what has no bound; without any, what has none is estimated.
+func (c *call) bind(a *attempt, ask *limiter.Ask) error {
+	strict := false
+	for _, b := range ask.Budgets {
+		a.money = a.money || b.Unit == tenant.USD
+		strict = strict || b.Unit == tenant.USD && !b.Soft
+	}
+	t := a.target
+	a.price, _ = c.g.Prices.Find(t.Provider, t.Vendor.Catalogue, t.Model)
+	rules := provider.BoundRules{Strict: strict && !free(a.price) || !a.money, Model: t.Model, DefaultOutput: c.settings.DefaultMaxOutput}
+	if a.price != nil {
+		rules.MaxInput, rules.MaxOutput = a.price.MaxInput, a.price.MaxOutput
+	}
+	bound, err := t.Vendor.Bound(c.request, rules)
+	if err != nil && !a.money { // nobody asked for a bound that holds
+		rules.Strict = false
+		bound, err = t.Vendor.Bound(c.request, rules)
+	}
+	if err != nil {
+		return err
+	}
+	a.bound = ledger.Bound(bound)
+	if a.money {
+		if err := a.price.Check(&a.bound); err != nil {
+			return err
+		}
+		if strict && c.g.absurd.has(c.company(), t) {
+			return fault.Field("model", "This model's provider has lately said that it used more than a call could, and a strict budget applies.").WithCode(ledger.CodeNotPriced)
+		}
+		ask.Nano, ask.LeastNano = a.price.Dearest(&a.bound), a.price.Least(&a.bound)
+		a.entry.HighNano = ask.Nano
+	} else {
+		a.entry.HighNano = a.price.Dearest(&a.bound)
+	}
+	if slices.ContainsFunc(ask.Budgets, func(b *tenant.Budget) bool { return b.Unit == tenant.Tokens }) {
+		ask.Tokens = max(ask.Tokens, a.bound.Input+a.bound.Output*max(a.bound.Answers, 1))
+	}
+	return nil
+}
+
+// free reports whether a model certainly costs nothing.
+func free(p *ledger.Price) bool {
+	return p.Priced() && p.Dearest(&ledger.Bound{Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
+}
+
+// maxCounted is how much of a stream's text is kept for the tokenizer, in bytes.
+// What comes after is counted in proportion.
+const maxCounted = 32 << 10
+
+// book decides what the attempt is booked at.
+func (c *call) book(a *attempt) {
+	e := &a.entry
+	e.Priced = a.price.Priced()
+	high := e.HighNano
+	e.HighNano = 0
+	switch e.Outcome {
+	case ledger.Refused, ledger.Failed:
+		e.Rank = ledger.Final
+		return
+	case ledger.Unknown:
+		// It may be billed, whole or not at all. What was held of a budget stays
+		// spent; without one the input is booked, and that it may be more.
+		e.Rank, e.CostNano, e.HighNano = ledger.Estimate, high, high
+		e.Usage.Input = c.inputEstimate()
+		e.Usage.Total = e.Usage.Input
+		if !a.money {
+			e.CostNano = min(ledger.Cost(a.price, e.Usage, ""), high)
+		}
+		return
+	}
+	s := &a.seen
+	s.Usage, s.HasUsage, s.BadUsage, s.Twice = a.usages.Usage, a.usages.Has, a.usages.Bad, a.usages.Twice
+	if !s.Whole || !s.HasUsage || s.Usage.Input == 0 {
+		c.count(a)
+	}
+	st := a.price.Settle(&a.bound, s)
+	e.Usage, e.Tier, e.Rank, e.CostNano, e.LowNano, e.HighNano = st.Usage, st.Tier, st.Rank, st.CostNano, st.LowNano, st.HighNano
+	e.Marks |= st.Marks
+	if st.Absurd() {
+		c.g.absurd.add(c.company(), a.target)
+	}
+}
+
+// count finds out what the provider did not say: by the model's own tokenizer
+// where it is known, and by estimate else. The client has its last byte, or has
+// left.
+func (c *call) count(a *attempt) {
+	s := &a.seen
+	s.Input = c.inputEstimate()
+	if len(a.text.Bytes) == 0 || !c.g.counting.TryAcquire(1) {
+		return
+	}
+	defer c.g.counting.Release(1)
+	if n, ok := provider.CountTokens(a.target.Model, string(a.text.Bytes)); ok {
+		s.Counted, s.Tokens = true, n
+		if kept := int64(len(a.text.Bytes)); s.TextBytes > kept {
+			s.Tokens = n * s.TextBytes / kept
+		}
+	}
 }
 
 // budgets returns those that count what by does.
@@ -56,10 +178,16 @@ const (
 	minimumPerCall = 1
 )
 
+// inputEstimate is what the input is likely to have, in tokens.
+func (c *call) inputEstimate() int64 {
+	r := c.request
+	return r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens
+}
+
 // tokenBound estimates what the call will use, for the limits per minute.
 func (c *call) tokenBound() int64 {
 	r := c.request
-	n := r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens
+	n := c.inputEstimate()
 	if c.endpoint == openai.Chat || c.endpoint == openai.Completions {
 		out := r.MaxOutput
 		if out == 0 {

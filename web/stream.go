@@ -14,6 +14,7 @@ import (
 	"bulkhead/fault"
 	"bulkhead/ledger"
 	"bulkhead/openai"
+	"bulkhead/provider"
 )
 
 // stream is the body of a streamed answer. fasthttp calls WriteTo after the
@@ -41,6 +42,10 @@ const maxPending = 16 << 10
 func (c *call) writeStream(rc *fasthttp.RequestCtx) {
 	s := &stream{c: c, conn: rc.Conn(), events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
 	c.stream = s
+	if a := c.last(); provider.Counts(a.target.Model) {
+		a.text.Max = maxCounted
+		s.chunk.Text = &a.text
+	}
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
 	h.SetContentType("text/event-stream")
@@ -134,13 +139,12 @@ func (s *stream) relay(ev openai.Event) {
 		s.fail(s.providerError(ev.Data))
 		return
 	}
-	a.textBytes += s.chunk.TextBytes
+	a.seen.TextBytes += s.chunk.TextBytes
+	a.seen.AudioBytes += s.chunk.AudioBytes
 	if s.chunk.ServiceTier != "" {
-		a.tier = s.chunk.ServiceTier
+		a.seen.Tier = s.chunk.ServiceTier
 	}
-	if s.chunk.HasUsage {
-		a.entry.Usage, a.reported = s.chunk.Usage, true
-	}
+	a.usages.Add(a.target.Vendor, s.chunk.Usage, s.chunk.HasUsage, s.chunk.BadUsage)
 	// A reason for the end was given: what follows is at most usage and [DONE],
 	// and some providers send no [DONE].
 	s.finished = s.finished || s.chunk.Finished
@@ -180,6 +184,7 @@ func (s *stream) finish(ev openai.Event, err error) {
 // which every SDK skips, and [DONE].
 func (s *stream) end() {
 	c := s.c
+	c.last().seen.Whole = true
 	c.endAttempt(c.last(), nil)
 	s.done = true
 	s.out = append(s.out, ": bulkhead cost_usd="...)

@@ -73,7 +73,21 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	following, stopFollowing := context.WithCancel(context.Background())
 	h.closers = append(h.closers, func() error { stopFollowing(); return nil })
 
-	book := ledger.Open(h.db, ledger.Options{})
+	limits := limiter.NewLocal(limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal), Book: h.db})
+	book, err := ledger.Open(ctx, h.db, ledger.Options{
+		Journal: filepath.Join(cfg.Data, "journal"), Sync: ledgerSync[cfg.Ledger.Sync], JournalBytes: int64(cfg.Ledger.JournalBytes),
+		Shipped: limits.Shipped,
+		ScopeOf: func(ctx context.Context, company string) (tenant.Scope, error) {
+			a, err := directory.Gateway().Begin(ctx, "ledger.recover", company)
+			if err != nil {
+				return tenant.Scope{}, err
+			}
+			return directory.Scope(ctx, a, company)
+		},
+	})
+	if err != nil {
+		return h, err
+	}
 	h.closers = append(h.closers, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
@@ -99,7 +113,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
 		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
-		Limiter: limiter.NewLocal(limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal)}),
+		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 	})
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
@@ -203,6 +217,9 @@ func openStore(ctx context.Context, cfg *config.Config, onChange func(string)) (
 	return db, nil
 }
 
+// ledgerSync is what the configuration's words mean.
+var ledgerSync = map[string]ledger.Sync{"always": ledger.SyncAlways, "interval": ledger.SyncDefault, "off": ledger.SyncOff}
+
 // Bounds that no configuration changes.
 const (
 	maxAnswer   = 64 << 20         // bytes of one answer that is not a stream
@@ -235,7 +252,8 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		Vendors: vendors,
 		MaxBody: int64(cfg.MaxBodyBytes), MaxAnswer: maxAnswer,
 		BodiesTotal: int64(cfg.BodyBytesTotal), BodiesPerCompany: int64(cfg.BodyBytesCompany), BodyTimeout: bodyTimeout,
-		Keepalive: cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
+		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
+		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
 }
