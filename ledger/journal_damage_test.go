@@ -148,6 +148,23 @@ func TestTornTail(t *testing.T) {
 		expect(t, l, store, s, records)
 		closeNow(t, l)
 	}
+	// The next segment had been made and nothing written to it.
+	l, store := reopenAway(t, path, data[:len(data)-3], s)
+	awaitCarried(t, l)
+	crash(l)
+	if err := os.WriteFile(path, data[:len(data)-3], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(filepath.Dir(path), "0000000002"+segmentExt), headerSize); err != nil {
+		t.Fatal(err)
+	}
+	store.set(nil, nil)
+	l = open(t, store, inJournal(filepath.Dir(path), s))
+	if r := l.Recovered(); r.CutBytes != int64(last.to-last.from-3) || len(r.Damage) != 0 || r.Closed != 1 || r.Swept != 3 {
+		t.Errorf("before an empty segment: %+v", r)
+	}
+	expect(t, l, store, s, records[:len(records)-1])
+	closeNow(t, l)
 	// A segment of which not even the beginning is there.
 	for _, text := range []string{"", strings.Repeat("\x00", 4096)} {
 		l, _ := reopen(t, path, []byte(text), s)

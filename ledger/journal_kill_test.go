@@ -212,8 +212,10 @@ type attempted struct {
 	held, cost int64
 }
 
-// runChild starts a child, kills it after a while and takes in what it said.
-func runChild(t *testing.T, dir string, sync Sync, seed uint64, after time.Duration, all map[string]attempted) {
+// runChild starts a child, kills it a while after it is ready and takes in what it
+// said; with after below 0 it is killed that long after its start, ready or not.
+// ready, if there is one, is called with its process id when it is.
+func runChild(t *testing.T, dir string, sync Sync, seed uint64, after time.Duration, ready func(pid int), all map[string]attempted) {
 	t.Helper()
 	given, err := json.Marshal(childOrders{sync, seed})
 	if err == nil {
@@ -238,6 +240,9 @@ func runChild(t *testing.T, dir string, sync Sync, seed uint64, after time.Durat
 		t.Fatal(err)
 	}
 	var kill *time.Timer
+	if after < 0 {
+		kill = time.AfterFunc(-after, func() { _ = cmd.Process.Kill() })
+	}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		part := strings.Fields(lines.Text())
@@ -245,11 +250,11 @@ func runChild(t *testing.T, dir string, sync Sync, seed uint64, after time.Durat
 			t.Errorf("half a line: %q", lines.Text())
 			break
 		}
-		if kill == nil { // it is ready; before that it may be killed too
-			kill = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
-			if part[0] == "ready" && after < 0 {
-				_ = cmd.Process.Kill()
+		if kill == nil {
+			if ready != nil {
+				ready(cmd.Process.Pid)
 			}
+			kill = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		}
 		note(t, all, part)
 	}
@@ -324,10 +329,10 @@ func TestKill(t *testing.T) {
 		sync := []Sync{SyncOff, SyncDefault, SyncAlways}[random.IntN(3)]
 		for range 1 + random.IntN(3) {
 			after := time.Duration(random.Int64N(int64(120 * time.Millisecond)))
-			if random.IntN(5) == 0 {
-				after = -1 // at once
+			if random.IntN(3) == 0 {
+				after = -after / 4 // while it reads what the one before left
 			}
-			runChild(t, dir, sync, random.Uint64(), after, all)
+			runChild(t, dir, sync, random.Uint64(), after, nil, all)
 			done++
 		}
 		r := finish(t, dir)
@@ -380,6 +385,19 @@ func TestKill(t *testing.T) {
 	sc.Figure("swept", swept)
 	sc.Figure("recovered", found)
 	t.Logf("%d kills: %d attempts, %d closed, %d swept, %d recovered", kills, attempts, closes, swept, found)
+}
+
+// TestTwoProcesses: the folder is another process's until that one is dead.
+func TestTwoProcesses(t *testing.T) {
+	dir := t.TempDir()
+	all := map[string]attempted{}
+	runChild(t, dir, SyncOff, 1, 0, func(pid int) {
+		_, err := Open(t.Context(), &fakeStore{}, killOptions(dir))
+		if want := fmt.Sprintf("process %d uses it", pid); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}, all)
+	finish(t, dir)
 }
 
 // finish does what the next process does, with a store that works.

@@ -93,16 +93,16 @@ type openAt struct {
 }
 
 func (r *replay) run(ctx context.Context) error {
-	names, err := r.list()
+	numbers, written, err := r.list()
 	if err != nil {
 		return err
 	}
 	var repairs []func() error
-	for i, n := range names {
+	for _, n := range numbers {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		repair, err := r.segment(n, i == len(names)-1)
+		repair, err := r.segment(n, n >= written)
 		if err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(r.j.path(n)), err)
 		}
@@ -119,12 +119,12 @@ func (r *replay) run(ctx context.Context) error {
 	return r.sweep()
 }
 
-// list returns the numbers of the segments in order, and notes what else is in
-// the folder.
-func (r *replay) list() (numbers []uint32, err error) {
+// list returns the numbers of the segments in order, and the one that was written
+// to last: those behind it were only made. It notes what else is in the folder.
+func (r *replay) list() (numbers []uint32, written uint32, err error) {
 	files, err := os.ReadDir(r.j.dir) // sorted by name, which begins with the number
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, f := range files {
 		name := f.Name()
@@ -133,7 +133,11 @@ func (r *replay) list() (numbers []uint32, err error) {
 		if name != lockName && err != nil {
 			continue
 		}
-		if info, err := f.Info(); err == nil && info.ModTime().After(r.found.alive) {
+		info, err := f.Info()
+		if err != nil {
+			return nil, 0, err
+		}
+		if info.ModTime().After(r.found.alive) {
 			r.found.alive = info.ModTime()
 		}
 		r.j.last = max(r.j.last, uint32(n))
@@ -142,15 +146,18 @@ func (r *replay) list() (numbers []uint32, err error) {
 			r.half = append(r.half, name)
 		case segmentExt:
 			numbers = append(numbers, uint32(n))
+			if info.Size() > headerSize {
+				written = uint32(n)
+			}
 		case segmentExt + asideExt:
 			r.found.aside = append(r.found.aside, name)
 		}
 	}
-	return numbers, nil
+	return numbers, written, nil
 }
 
-// segment reads one segment. repair is what must be done to it once all can be
-// read; nil is nothing.
+// segment reads one segment; last says that no record was written to a later one.
+// repair is what must be done to it once all can be read; nil is nothing.
 func (r *replay) segment(number uint32, last bool) (repair func() error, err error) {
 	path := r.j.path(number)
 	if err := r.load(path); err != nil {

@@ -78,7 +78,7 @@ func (q *queue) line(company string) *line {
 
 // leave forgets the line if there is nothing in it.
 func (q *queue) leave(l *line) {
-	const spare, roomy = 64, 1024
+	const spare, roomy = 64, 128
 	if l.places > 0 || l.count() > 0 {
 		return
 	}

@@ -158,6 +158,15 @@ func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error)
 	return Scope{a}, nil
 }
 
+// UpToDate reports whether s is of the policy that the Directory holds now of its
+// company. It is not after a change. It does no I/O.
+func (d *Directory) UpToDate(s Scope) bool {
+	var room [32]byte
+	locator := append(room[:0], s.ID().Locator()...)
+	kn, _, _ := d.shard(locator).find(locator)
+	return kn != nil && kn.company == s.access().company
+}
+
 // AuthenticateOperator returns the Operator that the key proves. The errors
 // are those of Authenticate. It asks the source each time: operators are few.
 func (d *Directory) AuthenticateOperator(ctx context.Context, key []byte) (Operator, error) {
@@ -211,7 +220,7 @@ func (d *Directory) Scope(ctx context.Context, a Act, company string) (Scope, er
 	if kn == nil {
 		return Scope{}, errNoCompany
 	}
-	return Scope{&access{company: kn.company, limits: d.limits(kn.company, nil, nil)}}, nil
+	return d.background(kn.company), nil
 }
 
 var errNoCompany = fault.New(fault.NotFound, "No such company.").WithCode("company_not_found")
@@ -221,7 +230,7 @@ var errNoCompany = fault.New(fault.NotFound, "No such company.").WithCode("compa
 func (d *Directory) NewCompany(a Act, name string) Scope {
 	a.act()
 	c := &Company{id: ID{idPrefix + digits(locatorLen, base32Digits)}, Name: name, Status: Active, CreatedAt: d.now()}
-	return Scope{&access{company: c}}
+	return Scope{&access{company: c, minter: d.minter}}
 }
 
 // Changed forgets what is in memory of the company with that id. The next
@@ -344,7 +353,7 @@ func (d *Directory) access(ctx context.Context, kn *known, keyID []byte) (*acces
 		return nil, nil
 	}
 	project := kn.company.Projects[k.ProjectID]
-	a = &access{company: kn.company, project: project, key: k, limits: d.limits(kn.company, project, k), budgets: kn.company.budgetsOf(project, k)}
+	a = &access{company: kn.company, project: project, key: k, limits: d.limits(kn.company, project, k), budgets: kn.company.budgetsOf(project, k), minter: d.minter}
 	dropOne(kn.keys, d.o.KeysPerCompany)
 	kn.keys[string(keyID)] = a
 	return a, nil

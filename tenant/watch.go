@@ -139,3 +139,14 @@ func (d *Directory) Status(ctx context.Context, company string) (Status, error) 
 	}
 	return kn.company.Status, nil
 }
+
+// Current returns a Scope of the same company with its policy as it is in memory
+// now, without a key; ok is false if it is not there. It asks nobody.
+func (d *Directory) Current(s Scope) (now Scope, ok bool) {
+	locator := []byte(s.ID().Locator())
+	kn, _, _ := d.shard(locator).find(locator)
+	if kn == nil {
+		return Scope{}, false
+	}
+	return d.background(kn.company), true
+}

@@ -147,21 +147,29 @@ func TestFollowAgain(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer func() { cancel(); synctest.Wait() }()
 		w := tenanttest.New(t, tenant.Options{})
+		var mu sync.Mutex // of the next two
 		var told []string
 		can := false
 		f := &feed{}
-		err := w.Follow(ctx, f, tenant.Watch{Changed: func(c string) bool { told = append(told, c); return can || c != "org-b" }})
+		err := w.Follow(ctx, f, tenant.Watch{Changed: func(c string) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, c)
+			return can || c != "org-b"
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		next := func(want ...string) {
 			t.Helper()
-			told = nil
 			time.Sleep(time.Second)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(told, want) {
 				t.Errorf("told %v, want %v", told, want)
 			}
+			told = nil
 		}
 		f.set(nil, "org-a", "org-b")
 		next("org-a", "org-b")
@@ -170,7 +178,9 @@ func TestFollowAgain(t *testing.T) {
 		next("org-c", "org-b") // once
 		f.set(errors.New("away"))
 		next()
+		mu.Lock()
 		can = true
+		mu.Unlock()
 		f.set(nil, "org-d")
 		next("org-d", "org-b")
 		next()

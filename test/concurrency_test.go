@@ -22,6 +22,14 @@ import (
 func keyGateway(t *testing.T) (*gateway, *upstream.Server) {
 	t.Helper()
 	up := upstream.New(t)
+	handleWhoami(up)
+	g := prepare(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n")
+	g.serve(t)
+	return g, up
+}
+
+// handleWhoami teaches the upstream the model "whoami".
+func handleWhoami(up *upstream.Server) {
 	up.Handle("whoami", func(c *upstream.Call) {
 		_, secret, _ := strings.Cut(c.R.Header.Get("Authorization"), "Bearer ")
 		if c.Stream {
@@ -36,9 +44,6 @@ func keyGateway(t *testing.T) (*gateway, *upstream.Server) {
 			"usage":   map[string]int{"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
 		})
 	})
-	g := prepare(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n")
-	g.serve(t)
-	return g, up
 }
 
 // newKey makes a service account with a key in the company's first project.

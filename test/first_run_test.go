@@ -289,8 +289,8 @@ func TestCheck(t *testing.T) {
 		t.Error("a refused configuration made the data folder")
 	}
 	g.configure(t, "")
-	r := g.command(t, []string{"BULKHEAD_LISTEN=0.0.0.0:8080"}, "", "check", "-config", file)
-	if r.code != 0 || !strings.Contains(r.out, "good") || !strings.Contains(r.out, "warning:") {
+	r := g.command(t, []string{"BULKHEAD_LISTEN=0.0.0.0:0"}, "", "check", "-config", file)
+	if r.code != 0 || !strings.Contains(r.out, "good") || !strings.Contains(r.out, " warning ") {
 		t.Errorf("check of a good configuration: %+v", r)
 	}
 	if r := g.command(t, nil, "", "check", "-config", filepath.Join(g.dir(), "none.yaml")); r.code != 1 || !strings.Contains(r.err, "none.yaml") {

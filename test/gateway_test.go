@@ -94,7 +94,7 @@ func startGateway(t *testing.T, configFile string) *gateway {
 		Data: filepath.Join(dir, "data"), path: path, logFile: filepath.Join(dir, "log"),
 	}
 	g.env = append(plainEnv(), "BULKHEAD_LISTEN="+listen, "BULKHEAD_OPS_LISTEN="+ops, "BULKHEAD_DATA="+g.Data,
-		"BULKHEAD_URL="+g.URL, "BULKHEAD_ADMIN_URL="+g.OpsURL)
+		"BULKHEAD_URL="+g.URL, "BULKHEAD_ADMIN_URL="+g.OpsURL, "BULKHEAD_SHUTDOWN_DELAY=0")
 	log, err := os.Create(g.logFile)
 	if err != nil {
 		t.Fatal(err)

@@ -1,137 +1,83 @@
 package test
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"bulkhead/store/pgtest"
 	"bulkhead/tenant"
 	"bulkhead/tenant/tenanttest"
-	"bulkhead/test/upstream"
+	"bulkhead/test/scale"
+	"bulkhead/test/servers"
 )
 
-// ownPostgres is a server that a test may stop and start again.
-type ownPostgres struct {
-	dir, port string
-	URL       string // of the superuser
-}
-
-func newPostgres(t *testing.T) *ownPostgres {
+// ownDatabase is the database of a server that a test may stop.
+func ownDatabase(t *testing.T, server *servers.Server) *pgtest.Database {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bulkhead-postgres-")
+	owner := server.Var("POSTGRES_URL")
+	runtime, err := url.Parse(owner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o711); err != nil { // the server may run as another user
-		t.Fatal(err)
-	}
-	_, port, _ := strings.Cut(freeAddr(t), ":")
-	p := &ownPostgres{dir: dir, port: port}
-	t.Cleanup(func() {
-		p.stop(t)
-		_ = os.RemoveAll(dir)
-	})
-	p.start(t)
-	return p
+	runtime.User = url.UserPassword("gateway", "runtime") // whom gateway migrate makes
+	return &pgtest.Database{Name: "postgres", AdminURL: owner, OwnerURL: owner, URL: runtime.String()}
 }
 
-func (p *ownPostgres) start(t *testing.T) {
-	t.Helper()
-	out, err := exec.Command("servers/start-postgres.sh", p.dir, p.port).Output()
-	if err != nil {
-		missing(t, "PostgreSQL", err)
-	}
-	p.URL = strings.TrimSpace(string(out))
-}
-
-func (p *ownPostgres) stop(t *testing.T) {
-	t.Helper()
-	if out, err := exec.Command("servers/stop.sh", p.dir).CombinedOutput(); err != nil {
-		t.Errorf("cannot stop PostgreSQL: %s\n%s", err, out)
-	}
-}
-
-// runtime is the URL of the gateway's user, whom gateway migrate makes.
-func (p *ownPostgres) runtime(t *testing.T) string {
-	u, err := url.Parse(p.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword("gateway", "runtime")
-	return u.String()
-}
-
-// TestPostgresGone stops the database under traffic: known keys go on, unknown
-// ones are refused with 503, entries wait, and none is lost or doubled. (DESIGN
-// section 10.)
+// TestPostgresGone stops the database under three gateways with traffic running:
+// known keys go on, unknown ones are refused with 503, entries wait, and none is
+// lost or doubled. (DESIGN section 10.)
 func TestPostgresGone(t *testing.T) {
-	up, db := upstream.New(t), newPostgres(t)
-	g := prepare(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n",
-		"BULKHEAD_POSTGRES_URL="+db.runtime(t), "BULKHEAD_POSTGRES_OWNER_URL="+db.URL)
-	if r := g.command(t, nil, "", "migrate", "-config", filepath.Join(g.dir(), "bulkhead.yaml")); r.code != 0 {
-		t.Fatalf("gateway migrate: %s%s", r.out, r.err)
-	}
-	run := g.serve(t)
-	c := g.Demo
-	g.setCredential(t, c, "up", "sk-one")
-	calls := 0
-	call := func(what string) {
-		t.Helper()
-		g.chat(t, c.APIKey, "up/ok").want(t, what, http.StatusOK)
-		calls++
-	}
-	call("before")
-
+	s := scale.Of(t)
+	db := servers.Start(t, "postgres")
+	f := newFleet(t, s, fleetOptions{database: ownDatabase(t, db)})
 	// A key with the right form and sum that nobody has seen.
 	w := tenanttest.New(t, tenant.Options{})
 	stranger, _ := w.Company("stranger", tenant.KeyLive, nil)
-
-	db.stop(t)
-	for i := range 50 {
-		call(fmt.Sprint("without the database, call ", i))
+	ready := func(status int) bool {
+		for _, g := range f.all {
+			if ask(t, http.MethodGet, g.OpsURL+"/readyz", "", nil).status != status {
+				return false
+			}
+		}
+		return true
 	}
-	begin := time.Now()
-	g.chat(t, stranger, "up/ok").want(t, "an unknown key without the database", http.StatusServiceUnavailable)
-	if took := time.Since(begin); took > 15*time.Second {
-		t.Errorf("an unknown key was refused after %s", took)
-	}
-	eventually(t, 30*time.Second, "readiness says that the store is away", func() bool {
-		return ask(t, http.MethodGet, g.OpsURL+"/readyz", "", nil).status == http.StatusServiceUnavailable
-	})
-	call("while readiness says no")
+	tr := f.traffic(t, s, f.members...)
+	tr.settles(t, f.members...)
 
-	db.start(t)
-	eventually(t, 30*time.Second, "readiness comes back", func() bool {
-		return ask(t, http.MethodGet, g.OpsURL+"/readyz", "", nil).status == http.StatusOK
-	})
-	call("with the database again")
-	eventually(t, 10*time.Second, "unknown keys are looked up again", func() bool {
-		return g.chat(t, stranger, "up/ok").status == http.StatusUnauthorized
-	})
-	run.stop(t)
-
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, db.URL)
-	if err != nil {
+	if err := db.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(ctx)
-	var rows, ids, requests int
-	err = conn.QueryRow(ctx, "SELECT count(*), count(DISTINCT id), count(DISTINCT request_id) FROM entry").Scan(&rows, &ids, &requests)
-	if err != nil {
+	gone := time.Now()
+	tr.flows(t, 100)
+	for _, g := range f.all {
+		begin := time.Now()
+		g.chat(t, stranger, "up/ok").want(t, "an unknown key without the database", http.StatusServiceUnavailable)
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("an unknown key was refused after %s", took)
+		}
+	}
+	eventually(t, 30*time.Second, "readiness says that the store is away", func() bool { return ready(http.StatusServiceUnavailable) })
+	away := scale.Pick(s, 10*time.Second, time.Minute)
+	eventually(t, 2*time.Minute, "it was away for long", func() bool { return time.Since(gone) > away })
+	tr.flows(t, 50)
+
+	if err := db.Again(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if rows != calls || ids != calls || requests != calls || len(up.Requests()) != calls {
-		t.Errorf("%d calls, %d at the provider, %d rows of %d attempts and %d requests", calls, len(up.Requests()), rows, ids, requests)
+	s.Figure("away", time.Since(gone))
+	back := time.Now()
+	eventually(t, 30*time.Second, "readiness comes back", func() bool { return ready(http.StatusOK) })
+	s.Figure("ready_after", time.Since(back))
+	tr.flows(t, 50)
+	for _, g := range f.all {
+		eventually(t, 10*time.Second, "unknown keys are looked up again", func() bool {
+			return g.chat(t, stranger, "up/ok").status == http.StatusUnauthorized
+		})
 	}
+	f.obey(t, f.members[0], 0, 1, 2)
+	calls := tr.stop()
+	none(t, calls, nil)
+	f.account(t, s, calls, nil)
 }

@@ -10,54 +10,30 @@ import (
 	"time"
 
 	"bulkhead/store/pgtest"
-	"bulkhead/test/upstream"
 )
 
-// everywhere is how long a change of policy may take to reach every gateway
-// (DESIGN section 6).
-const everywhere = 5 * time.Second
-
-// fleet is three gateways over one PostgreSQL database, each with a data folder
-// of its own and none special.
-func fleet(t *testing.T, up *upstream.Server) (db pgtest.Database, all [3]*gateway, runs [3]*process) {
-	t.Helper()
-	db = pgtest.New(t)
-	env := []string{
-		"BULKHEAD_POSTGRES_URL=" + db.URL, "BULKHEAD_POSTGRES_OWNER_URL=" + db.OwnerURL,
-		"BULKHEAD_MASTER_KEY=" + strings.Repeat("a7", 32),
+// TestMigrateFirst: a gateway does not start on a database that nobody migrated,
+// and migrating twice does no more than once.
+func TestMigrateFirst(t *testing.T) {
+	db := pgtest.New(t)
+	g := prepare(t, "", "BULKHEAD_POSTGRES_URL="+db.URL, "BULKHEAD_POSTGRES_OWNER_URL="+db.OwnerURL)
+	if code := g.launch(t).exit(t); code != 1 {
+		t.Fatalf("on a database that nobody migrated the gateway ended with %d:\n%s", code, tail(g.log(t), 500))
 	}
-	for i := range all {
-		all[i] = prepare(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n", env...)
-	}
-	first := all[0]
-	if code := first.launch(t).exit(t); code != 1 {
-		t.Fatalf("on a database that nobody migrated the gateway ended with %d:\n%s", code, tail(first.log(t), 500))
-	}
-	for range 2 { // the second time there is nothing to do
-		if r := first.command(t, nil, "", "migrate", "-config", filepath.Join(first.dir(), "bulkhead.yaml")); r.code != 0 {
-			t.Fatalf("gateway migrate: %s%s", r.out, r.err)
-		}
-	}
-	check := func() result {
-		return first.command(t, nil, "", "check", "-config", filepath.Join(first.dir(), "bulkhead.yaml"))
-	}
-	if r := check(); r.code != 0 || !strings.Contains(r.out, "PostgreSQL: reached") {
+	g.migrated(t)
+	g.migrated(t)
+	r := g.command(t, nil, "", "check", "-config", filepath.Join(g.dir(), "bulkhead.yaml"))
+	if r.code != 0 || !strings.Contains(r.out, "row-level security holds") {
 		t.Fatalf("gateway check: %s%s", r.out, r.err)
 	}
-	runs[0] = first.serve(t)
-	for i := 1; i < len(all); i++ {
-		runs[i] = all[i].launch(t)
-		all[i].waitReady(t, runs[i].ended)
-		all[i].Demo, all[i].Operator = first.Demo, first.Operator
-	}
-	return db, all, runs
+	g.serve(t).stop(t)
 }
 
 // TestManyGateways changes policy at one gateway and watches the others. They
 // share nothing but the database.
 func TestManyGateways(t *testing.T) {
-	up := upstream.New(t)
-	_, all, runs := fleet(t, up)
+	f := newFleet(t, nil, fleetOptions{})
+	up, all, runs := f.up, f.all, f.runs
 	c := all[0].Demo
 	for i, g := range all {
 		if _, err := g.chat(t, c.TestKey, "sandbox/echo").want(t, fmt.Sprint("gateway ", i), http.StatusOK).fault(); err != "" {
@@ -133,11 +109,9 @@ func TestManyGateways(t *testing.T) {
 // TestRowSecurityNeeded: a gateway does not start on a database that would let
 // it see more than one company, and says what is wrong.
 func TestRowSecurityNeeded(t *testing.T) {
-	up := upstream.New(t)
-	db, all, runs := fleet(t, up)
-	for _, r := range runs {
-		r.stop(t)
-	}
+	fl := newFleet(t, nil, fleetOptions{})
+	db, all := fl.db, fl.all
+	fl.stop(t)
 	f := func(what, breaks, mends string, want ...string) {
 		t.Helper()
 		db.Exec(t, breaks)

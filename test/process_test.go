@@ -41,7 +41,7 @@ func prepare(t *testing.T, configFile string, env ...string) *gateway {
 	}
 	g.configure(t, configFile)
 	g.env = append(plainEnv(), "BULKHEAD_LISTEN="+listen, "BULKHEAD_OPS_LISTEN="+ops, "BULKHEAD_DATA="+g.Data,
-		"BULKHEAD_URL="+g.URL, "BULKHEAD_ADMIN_URL="+g.OpsURL)
+		"BULKHEAD_URL="+g.URL, "BULKHEAD_ADMIN_URL="+g.OpsURL, "BULKHEAD_SHUTDOWN_DELAY=0")
 	g.env = append(g.env, env...)
 	return g
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"bulkhead/test/servers"
 	"bulkhead/test/upstream"
 )
 
@@ -200,16 +201,7 @@ func nothingLeaked(t *testing.T, g *gateway, c company) {
 // TestLLM calls a real language model through the gateway.
 func TestLLM(t *testing.T) {
 	interpreter(t, "llm.py")
-	dir := filepath.Join(t.TempDir(), "llm")
-	base, err := script(t.Context(), []string{"OWNER_PID=" + strconv.Itoa(os.Getpid())}, "servers/start-llm.sh", dir)
-	if err != nil {
-		missing(t, "language model (SmolLM2-135M behind llama.cpp)", err)
-	}
-	t.Cleanup(func() {
-		if _, err := script(context.Background(), nil, "servers/stop.sh", dir); err != nil {
-			t.Errorf("cannot stop the language model: %s", err)
-		}
-	})
+	base := servers.Start(t, "llm").Var("LLM_BASE_URL")
 	g := startGateway(t, "providers:\n  llm: {kind: custom, base_url: "+base+"}\n")
 	g.setCredential(t, g.Demo, "llm", upstreamSecret)
 	runScript(t, g, g.Demo, "llm.py")

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"bulkhead/test/upstream"
 )
@@ -18,40 +16,11 @@ import (
 // needs: credentials set through the API are there and nowhere else, each
 // company's its own, and gone when the company is erased.
 func TestVault(t *testing.T) {
-	dir := t.TempDir()
-	start := exec.Command("servers/start-bao.sh", dir, "", "dev")
-	start.Env = append(os.Environ(), fmt.Sprint("OWNER_PID=", os.Getpid()))
-	start.WaitDelay = time.Second
-	out, err := start.Output()
-	if err != nil {
-		missing(t, "OpenBao", err)
-	}
-	t.Cleanup(func() { _ = exec.Command("servers/stop.sh", dir).Run() })
-	addr := strings.TrimSpace(string(out))
-	root := readToken(t, dir)
-	vault := func(method, path string, body any) answer {
-		t.Helper()
-		return ask(t, method, addr+"/v1/"+path, root, body)
-	}
-	policy, err := os.ReadFile("../deploy/vault/policy.hcl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	vault(http.MethodPut, "sys/policies/acl/bulkhead", map[string]any{"policy": string(policy)}).want(t, "the policy", http.StatusNoContent)
-	made := vault(http.MethodPost, "auth/token/create", map[string]any{"policies": []string{"bulkhead"}, "no_default_policy": true, "ttl": "1h"}).
-		want(t, "a token", http.StatusOK)
-	var token struct {
-		Auth struct {
-			Token string `json:"client_token"`
-		}
-	}
-	if err := json.Unmarshal(made.body, &token); err != nil {
-		t.Fatal(err)
-	}
-
+	bao := newBao(t, "dev")
+	vault := func(method, path string, body any) answer { t.Helper(); return bao.do(t, method, path, body) }
 	up := upstream.New(t)
-	g := prepare(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n", "BULKHEAD_VAULT_ADDR="+addr, "BULKHEAD_VAULT_TOKEN="+token.Auth.Token)
-	if r := g.command(t, nil, "", "check", "-config", filepath.Join(g.dir(), "bulkhead.yaml")); r.code != 0 || !strings.Contains(r.out, "Vault: reached") {
+	g := prepare(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n", "BULKHEAD_VAULT_ADDR="+bao.addr, "BULKHEAD_VAULT_TOKEN="+bao.token(t))
+	if r := g.command(t, nil, "", "check", "-config", filepath.Join(g.dir(), "bulkhead.yaml")); r.code != 0 || !strings.Contains(r.out, "the token may do what the gateway needs") {
 		t.Fatalf("gateway check: %s%s", r.out, r.err)
 	}
 	run := g.serve(t)
@@ -94,7 +63,7 @@ func TestVault(t *testing.T) {
 	run.stop(t)
 
 	// No secret was left on this side.
-	err = filepath.WalkDir(g.dir(), func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(g.dir(), func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -107,13 +76,4 @@ func TestVault(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-}
-
-func readToken(t *testing.T, dir string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "token"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(b))
 }

@@ -93,6 +93,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		defer cancel()
 		return book.Close(ctx)
 	})
+	if err := h.recovered(ctx, book); err != nil {
+		return h, err
+	}
 	tracer, stop, err := openTracer(ctx, cfg)
 	if err != nil {
 		return h, err
@@ -121,6 +124,27 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	}
 	go h.beginChains(following, directory)
 	return h, nil
+}
+
+// recoverTimeout bounds what an earlier process left to be written.
+const recoverTimeout = time.Minute
+
+// recovered tells what an earlier process left in the journal and waits until it
+// is in the store: budgets are counted from there.
+func (h *house) recovered(ctx context.Context, book *ledger.Ledger) error {
+	r := book.Recovered()
+	if r.Closed+r.Swept > 0 {
+		h.log.Info("entries of an earlier process are being written", "closed", r.Closed, "swept", r.Swept)
+	}
+	for _, err := range r.Damage {
+		h.log.Error("the journal is damaged; what could be read of it is used", "error", err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	if err := book.Flush(ctx); err != nil {
+		return fmt.Errorf("what an earlier process left in the journal cannot be written to the store: %w", err)
+	}
+	return nil
 }
 
 // feedFailed tells of the store going away and coming back.
