@@ -212,8 +212,9 @@ type Limiter interface {
 	Standing(ctx context.Context, s tenant.Scope, budgets []*tenant.Budget) ([]Standing, error)
 
 	// Shipped says that the entries of these attempts are in the store for good.
-	// It may come before Settle; ids that are not known are left alone. It does no
-	// I/O and does not wait.
+	// It may come before Settle. Ids that are not known are left alone; where many
+	// gateways count they are of a process before, and what was spent is read
+	// again. It does no I/O and does not wait.
 	Shipped(s tenant.Scope, ids []string)
 }
 

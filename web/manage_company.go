@@ -170,6 +170,13 @@ func (g *Gateway) eraseCompany(r *request) (any, error) {
 			return nil, err
 		}
 	}
+	if outside, ok := g.Limiter.(interface {
+		Forget(ctx context.Context, s tenant.Scope) error
+	}); ok {
+		if err := outside.Forget(r.ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	rows, err := g.Registry.EraseCompany(r.ctx, act, s)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/redisdb"
 	"bulkhead/router"
 	"bulkhead/store"
 	"bulkhead/tenant"
@@ -73,7 +74,10 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	following, stopFollowing := context.WithCancel(context.Background())
 	h.closers = append(h.closers, func() error { stopFollowing(); return nil })
 
-	limits := limiter.NewLocal(limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal), Book: h.db})
+	limits, counted, err := h.openLimiter(cfg)
+	if err != nil {
+		return h, err
+	}
 	book, err := ledger.Open(ctx, h.db, ledger.Options{
 		Journal: filepath.Join(cfg.Data, "journal"), Sync: ledgerSync[cfg.Ledger.Sync], JournalBytes: int64(cfg.Ledger.JournalBytes),
 		Shipped: limits.Shipped,
@@ -111,18 +115,20 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	if err != nil {
 		return h, err
 	}
-	asked = append(asked, storeBackend(cfg, h.db, directory))
+	asked = append(append(asked, counted...), storeBackend(cfg, h.db, directory))
 	backends := web.WatchBackends(asked, h.backendChanged)
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
 		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
+		WebhookKey: master.Derive(webhookKey),
 	})
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
 	}
 	go h.beginChains(following, directory)
+	h.openUpkeep(following, directory, 0)
 	return h, nil
 }
 
@@ -204,6 +210,31 @@ func openVault(cfg *config.Config, names keystore.Names) (*keystore.Vault, error
 		Token: provider.NewSecret(cfg.VaultToken.Reveal()), RoleID: cfg.VaultRoleID, SecretID: provider.NewSecret(cfg.VaultSecretID.Reveal()),
 		Mount: cfg.VaultMount, Prefix: cfg.VaultPrefix, Names: names,
 	})
+}
+
+// openLimiter returns what counts limits and budgets: Redis for many gateways,
+// this process for one. A Redis that is away does not keep the gateway from
+// starting; calls are refused until it is there.
+func (h *house) openLimiter(cfg *config.Config) (limiter.Limiter, []web.Backend, error) {
+	o := limiter.Options{TotalConcurrent: unlimited(cfg.Limits.ConcurrentTotal), Book: h.db}
+	if cfg.RedisURL.Empty() {
+		return limiter.NewLocal(o), nil, nil
+	}
+	c, err := redisdb.Open(cfg.RedisURL.Reveal(), redisdb.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	h.closers = append(h.closers, c.Close)
+	name, _ := os.Hostname()
+	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: o, Gateway: name, Lease: cfg.Budgets.Lease})
+	h.closers = append(h.closers, l.Close)
+	ask := func(ctx context.Context) error {
+		if err := c.Check(ctx); err != nil {
+			return err
+		}
+		return l.Ready()
+	}
+	return l, []web.Backend{{Name: "redis", Ask: ask, Grace: backendGrace}}, nil
 }
 
 // unlimited turns the configuration's 0 for "no limit" into the limiter's.

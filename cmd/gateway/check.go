@@ -66,6 +66,7 @@ func checksOf(cfg *config.Config) []check {
 	add(!postgres, "sqlite", c.storeOptions().Path, c.sqlite)
 	add(postgres, "postgres", withoutPassword(cfg.PostgresURL), c.postgres)
 	add(!cfg.PostgresOwnerURL.Empty(), "postgres owner", withoutPassword(cfg.PostgresOwnerURL), c.postgresOwner)
+	add(!cfg.RedisURL.Empty(), "redis", c.redisWhere(), c.redis)
 	add(cfg.VaultAddr != "", "vault", redacted(cfg.VaultAddr), c.vault)
 	add(cfg.OTel.Endpoint != "", "traces", redacted(cfg.OTel.Endpoint), c.traces)
 	return all

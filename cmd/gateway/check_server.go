@@ -17,6 +17,7 @@ import (
 	"bulkhead/config"
 	"bulkhead/keystore"
 	"bulkhead/provider"
+	"bulkhead/redisdb"
 	"bulkhead/store"
 )
 
@@ -249,4 +250,34 @@ func (c checker) traces(ctx context.Context) []finding {
 		return one(warning, "%s", err)
 	}
 	return one(good, "somebody listens")
+}
+
+// redisWhere says which servers redis_url names, without user and password.
+func (c checker) redisWhere() string {
+	_, rest, _ := strings.Cut(c.cfg.RedisURL.Reveal(), "://")
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		rest = rest[i+1:]
+	}
+	where, _, _ := strings.Cut(rest, "?")
+	return where
+}
+
+func (c checker) redis(ctx context.Context) []finding {
+	client, err := redisdb.Open(c.cfg.RedisURL.Reveal(), redisdb.Options{})
+	if err != nil {
+		return []finding{{State: failed, Detail: err.Error()}}
+	}
+	defer client.Close()
+	err = client.Check(ctx)
+	f := finding{State: good, Detail: "does not evict"}
+	if nodes := client.Health().Nodes; len(nodes) > 0 {
+		f.Version = nodes[0].Version
+		if len(nodes) > 1 {
+			f.Detail += fmt.Sprintf("; %d masters", len(nodes))
+		}
+	}
+	if err != nil {
+		f.State, f.Detail = failed, err.Error()
+	}
+	return []finding{f}
 }
