@@ -24,7 +24,10 @@ func (c *call) take(a *attempt) (err error) {
 	if err = c.bind(a, &ask); err != nil {
 		return err
 	}
-	if a.hold, c.limits, err = c.g.Limiter.Hold(c.ctx, c.scope, &ask); err != nil {
+	begun := c.g.now()
+	a.hold, c.limits, err = c.g.Limiter.Hold(c.ctx, c.scope, &ask)
+	c.g.metrics.hold.Observe(c.g.now().Sub(begun).Seconds())
+	if err != nil {
 		return err
 	}
 	if at := a.hold.At(); !at.IsZero() {
@@ -116,7 +119,7 @@ func (c *call) book(a *attempt) {
 	}
 	s := &a.seen
 	s.Usage, s.HasUsage, s.BadUsage, s.Twice = a.usages.Usage, a.usages.Has, a.usages.Bad, a.usages.Twice
-	if !s.Whole || !s.HasUsage || s.Usage.Input == 0 {
+	if !s.Whole || !s.HasUsage || s.Usage.Input == 0 || s.Usage.Output == 0 && s.TextBytes > 0 {
 		c.count(a)
 	}
 	st := a.price.Settle(&a.bound, s)

@@ -1,9 +1,11 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,9 +14,11 @@ import (
 	"bulkhead/ledger"
 )
 
-// metrics is the only place that knows Prometheus. Labels come from policy and
-// configuration, never from a request: a model that neither the catalogue nor a
-// route names is "other", and so are companies beyond the cap.
+// metrics is the only place that knows Prometheus; docs/metrics.md tells what
+// each one means. Labels come from policy and configuration, never from a
+// request: a model that neither the catalogue nor a route names is "other", and
+// so are companies beyond the cap (metrics_company.go). What is read at a scrape
+// is in memory: nobody is asked or waited for.
 type metrics struct {
 	g        *Gateway
 	registry *prometheus.Registry
@@ -30,14 +34,30 @@ type metrics struct {
 	rejected  *prometheus.CounterVec
 	attempts  *prometheus.CounterVec
 	manage    *prometheus.CounterVec
+	marked    *prometheus.CounterVec
+	hold      prometheus.Histogram
+	projects  *prometheus.CounterVec
+	violated  *prometheus.CounterVec
 
 	mu        sync.RWMutex
-	series    map[seriesKey]*series
-	companies map[string]struct{}
+	companies map[string]*metricCompany // by id, those of the last minutes
+	others    *metricCompany            // stands for all without series of their own
+	owners    int                       // companies with series of their own
+	ranked    atomic.Int64              // when they were last compared, unix ns
+	ranking   sync.Mutex
+	budgets   budgetGauges
 }
 
-// seriesKey names the label values that a call is counted under.
-type seriesKey struct{ endpoint, company, provider, model string }
+// seriesKey names the label values that a call of a company is counted under.
+type seriesKey struct{ endpoint, provider, model string }
+
+// labels are those of bulkhead_spend_usd_total, and the first of the others that
+// count calls.
+func (k seriesKey) labels(company string) []string {
+	return []string{k.endpoint, company, k.provider, k.model}
+}
+
+var tokenKinds = []string{"input", "cached_input", "output"}
 
 // series are resolved once, so that counting a call looks nothing up by label.
 type series struct {
@@ -49,12 +69,15 @@ type series struct {
 	answered              prometheus.Counter // attempts
 	ok                    prometheus.Counter // calls with status 200
 	status                map[int]prometheus.Counter
+	labels                []string
+	gone                  bool // the company has series of its own no more
 }
 
 const otherLabel = "other"
 
 func newMetrics(g *Gateway) *metrics {
-	m := &metrics{g: g, registry: prometheus.NewRegistry(), series: map[seriesKey]*series{}, companies: map[string]struct{}{}}
+	m := &metrics{g: g, registry: prometheus.NewRegistry(), companies: map[string]*metricCompany{}, others: newMetricCompany(otherLabel)}
+	m.ranked.Store(g.started.UnixNano())
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -72,17 +95,27 @@ func newMetrics(g *Gateway) *metrics {
 	m.calls = counter("bulkhead_requests_total", "Calls to models, by the HTTP status of the answer.", "endpoint", "company", "provider", "model", "status")
 	m.tokens = counter("bulkhead_tokens_total", "Tokens used, by kind: input, cached_input (part of input), output.", "endpoint", "company", "provider", "model", "kind")
 	m.spend = counter("bulkhead_spend_usd_total", "Cost of all attempts at list prices or their overrides, in USD.", "endpoint", "company", "provider", "model")
+	m.projects = counter("bulkhead_project_spend_usd_total", "Cost of all attempts, by the project of the key, in USD.", "company", "project")
 	m.unpriced = counter("bulkhead_unpriced_attempts_total", "Attempts at models without a known price; their cost counts as 0.", "provider")
+	m.marked = counter("bulkhead_marked_attempts_total", "Attempts about whose usage or cost something is to be known, by what it is.", "provider", "mark")
 	m.attempts = counter("bulkhead_attempts_total", "Attempts at providers, by outcome.", "provider", "outcome")
 	m.duration = histogram("bulkhead_request_duration_seconds", "From the request to the end of its answer.", seconds, "endpoint", "provider")
 	m.firstByte = histogram("bulkhead_time_to_first_token_seconds", "From the request to the first event of a stream.", seconds, "endpoint", "provider")
 	m.overhead = histogram("bulkhead_overhead_seconds", "From the request until it is sent to the first provider that answered, other attempts included.",
 		[]float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1, 10}, "endpoint")
-	m.rejected = counter("bulkhead_rejections_total", "Requests the gateway refused itself, by the code of the error.", "code")
+	m.hold = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bulkhead_hold_seconds", Help: "What it takes to hold limits and budgets for an attempt.",
+		Buckets: []float64{.00001, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 10}})
+	m.registry.MustRegister(m.hold)
+	m.rejected = counter("bulkhead_rejections_total", "Requests the gateway refused itself, by the code of the error, or budget_held.", "code")
 	m.manage = counter("bulkhead_management_requests_total", "Management requests, by route and HTTP status.", "route", "method", "status")
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "bulkhead_requests_in_flight", Help: "Calls under way."})
 	m.registry.MustRegister(m.inFlight, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	gauge("bulkhead_ledger_queued_entries", "Ledger entries that are not in the store yet.", func() float64 { return float64(g.Ledger.Stats().Queued) })
+	m.violated = counter("bulkhead_isolation_violations_total", "Times that something of another company was met, and the call stopped, by what it was.", "what")
+	for _, what := range violations {
+		m.violated.WithLabelValues(what)
+	}
+	m.budgets.init(m)
+	m.registry.MustRegister(&m.budgets, newState(g))
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "bulkhead_audit_lost_total",
 		Help: "Refusals and reads that no audit row tells of, for want of room."}, func() float64 { return float64(g.Audit.Stats().Lost) }))
 	gauge("bulkhead_config_last_reload_successful", "1 unless the last reload of the configuration failed.", func() float64 {
@@ -119,18 +152,19 @@ func (b backendUp) Collect(to chan<- prometheus.Metric) {
 func (m *metrics) count(c *call, err error) {
 	a := c.last()
 	if err != nil && (a == nil || !a.sent) {
-		_, _, code, _ := explain(err)
-		m.rejected.WithLabelValues(code).Inc()
+		m.rejected.WithLabelValues(refusal(err)).Inc()
 	}
 	if !c.opened {
 		return
 	}
-	s := m.of(c, a)
-	m.counted(s, c, a).Inc()
+	co := m.active(c)
+	s := m.of(c, a, co)
+	m.counted(s, c).Inc()
 	s.duration.Observe(m.g.now().Sub(c.start).Seconds())
 	if a == nil {
 		return
 	}
+	m.project(co, c).Add(dollars(c.costNano))
 	if c.stream != nil && c.firstByte > 0 {
 		s.firstByte.Observe(c.firstByte.Seconds())
 	}
@@ -144,68 +178,91 @@ func (m *metrics) count(c *call, err error) {
 		e := &a.entry
 		s := s
 		if a != c.last() {
-			s = m.of(c, a)
+			s = m.of(c, a, co)
 		}
 		if e.Outcome == ledger.Answered {
 			s.answered.Inc()
 		} else {
 			m.attempts.WithLabelValues(e.Provider, string(e.Outcome)).Inc()
 		}
+		m.mark(e)
 		if !e.Priced {
 			m.unpriced.WithLabelValues(e.Provider).Inc()
 		}
 		s.input.Add(float64(e.Usage.Input))
 		s.cached.Add(float64(e.Usage.CachedInput))
 		s.output.Add(float64(e.Usage.Output))
-		s.spend.Add(float64(e.CostNano) / 1e9)
+		s.spend.Add(dollars(e.CostNano))
+	}
+}
+
+// marks are the names of a ledger entry's marks.
+var marks = map[ledger.Mark]string{
+	ledger.NoUsage: "no_usage", ledger.AbsurdUsage: "absurd_usage", ledger.TwoUsages: "two_usages", ledger.Clamped: "clamped",
+	ledger.Tokenized: "tokenized", ledger.TierAssumed: "tier_assumed", ledger.UnpricedFee: "unpriced_fee",
+}
+
+func (m *metrics) mark(e *ledger.Entry) {
+	for rest := e.Marks; rest != 0; rest &= rest - 1 {
+		m.marked.WithLabelValues(e.Provider, cmp.Or(marks[rest&-rest], "unnamed")).Inc()
 	}
 }
 
 // of returns the series of a call, or of one of its attempts.
-func (m *metrics) of(c *call, a *attempt) *series {
-	k := seriesKey{endpoint: c.endpoint.String(), company: c.company()}
+func (m *metrics) of(c *call, a *attempt, co *metricCompany) *series {
+	k := seriesKey{endpoint: c.endpoint.String()}
 	if a != nil {
 		k.provider, k.model = a.target.Provider, m.modelLabel(c, a)
 	}
 	m.mu.RLock()
-	_, mine := m.companies[k.company]
-	if !mine && len(m.companies) >= c.settings.MetricCompanies {
-		k.company = otherLabel
-	}
-	s := m.series[k]
+	co, k, s := m.find(c, co, k)
 	m.mu.RUnlock()
 	if s != nil {
 		return s
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if k.company != otherLabel {
-		m.companies[k.company] = struct{}{}
-	}
-	if s = m.series[k]; s != nil {
+	if co, k, s = m.find(c, co, k); s != nil {
 		return s
 	}
-	l := []string{k.endpoint, k.company, k.provider, k.model}
+	l := k.labels(co.id)
 	s = &series{
-		input:     m.tokens.WithLabelValues(append(l, "input")...),
-		cached:    m.tokens.WithLabelValues(append(l, "cached_input")...),
-		output:    m.tokens.WithLabelValues(append(l, "output")...),
+		input:     m.tokens.WithLabelValues(append(l, tokenKinds[0])...),
+		cached:    m.tokens.WithLabelValues(append(l, tokenKinds[1])...),
+		output:    m.tokens.WithLabelValues(append(l, tokenKinds[2])...),
 		spend:     m.spend.WithLabelValues(l...),
 		duration:  m.duration.WithLabelValues(k.endpoint, k.provider),
 		firstByte: m.firstByte.WithLabelValues(k.endpoint, k.provider),
 		overhead:  m.overhead.WithLabelValues(k.endpoint),
 		status:    map[int]prometheus.Counter{},
+		labels:    l,
 	}
 	if a != nil { // else nobody was asked, and these would stay at 0
 		s.answered = m.attempts.WithLabelValues(k.provider, string(ledger.Answered))
 		s.ok = m.calls.WithLabelValues(append(l, strconv.Itoa(http.StatusOK))...)
+		s.status[http.StatusOK] = s.ok
 	}
-	m.series[k] = s
+	co.series[k] = s
 	return s
 }
 
+// find says under what a call of a company is counted, and returns its series,
+// nil before there are any. A company may name any models it likes in its
+// routes: beyond so many they are "other". The caller holds the lock.
+func (m *metrics) find(c *call, co *metricCompany, k seriesKey) (*metricCompany, seriesKey, *series) {
+	if !co.own {
+		co = m.others
+	}
+	s := co.series[k]
+	if s == nil && len(co.series) >= seriesEach(c.settings.MetricCompanies) {
+		k.model = otherLabel
+		s = co.series[k]
+	}
+	return co, k, s
+}
+
 // counted returns the counter of calls with this status.
-func (m *metrics) counted(s *series, c *call, a *attempt) prometheus.Counter {
+func (m *metrics) counted(s *series, c *call) prometheus.Counter {
 	if c.status == http.StatusOK && s.ok != nil {
 		return s.ok
 	}
@@ -217,15 +274,10 @@ func (m *metrics) counted(s *series, c *call, a *attempt) prometheus.Counter {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	company := c.company()
-	if _, mine := m.companies[company]; !mine {
-		company = otherLabel
+	if s.gone {
+		return prometheus.NewCounter(prometheus.CounterOpts{}) // as void as the rest of s
 	}
-	provider, model := "", ""
-	if a != nil {
-		provider, model = a.target.Provider, m.modelLabel(c, a)
-	}
-	n = m.calls.WithLabelValues(c.endpoint.String(), company, provider, model, strconv.Itoa(c.status))
+	n = m.calls.WithLabelValues(append(s.labels, strconv.Itoa(c.status))...)
 	s.status[c.status] = n
 	return n
 }
@@ -239,29 +291,30 @@ func (m *metrics) modelLabel(c *call, a *attempt) string {
 	return otherLabel
 }
 
-// has reports whether a company has series of its own.
-func (m *metrics) has(company string) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	_, has := m.companies[company]
-	return has
+// refusal names why the gateway refused a request. A budget that only running
+// calls stand in the way of has the code of a limit per minute, so that the SDKs
+// try again; here it has a name of its own.
+func refusal(err error) string {
+	if _, typ, _, _ := explain(err); typ == "budget_held" {
+		return typ
+	}
+	return ownCode(err)
 }
 
-// forget drops the series of a company that is gone.
-func (m *metrics) forget(company string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.companies, company)
-	for k := range m.series {
-		if k.company == company {
-			delete(m.series, k)
-		}
-	}
-	l := prometheus.Labels{"company": company}
-	m.calls.DeletePartialMatch(l)
-	m.tokens.DeletePartialMatch(l)
-	m.spend.DeletePartialMatch(l)
-}
+// What was of another company, as bulkhead_isolation_violations_total says it.
+const (
+	foreignTarget     = "target"
+	foreignCredential = "credential"
+)
+
+var violations = []string{foreignTarget, foreignCredential}
+
+// violation counts that something of another company was met.
+func (m *metrics) violation(what string) { m.violated.WithLabelValues(what).Inc() }
+
+// dollars is an amount for Prometheus, which has nothing but floats. Nowhere else is
+// money one.
+func dollars(nano int64) float64 { return float64(nano) / 1e9 }
 
 // refused counts a request that no route took.
 func (m *metrics) refused(code string) { m.rejected.WithLabelValues(code).Inc() }
