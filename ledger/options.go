@@ -103,6 +103,7 @@ type Stats struct {
 	Err           error         // of the last try to ship; nil if it succeeded
 
 	JournalBytes  int64 // of all segments
+	JournalLimit  int64 // Options.JournalBytes; 0 without a journal
 	Segments      int   // files
 	Recovered     int   // entries that earlier processes left, counted once at the start
 	Unwritten     int   // entries that wait and could not be written to the journal: lost if the process is killed, and swept
@@ -123,7 +124,7 @@ func (l *Ledger) Stats() Stats {
 	}
 	l.mu.Unlock()
 	if j := l.j; j != nil {
-		st.JournalBytes = j.bytes.Load()
+		st.JournalBytes, st.JournalLimit = j.bytes.Load(), l.o.JournalBytes
 		j.mu.Lock()
 		st.Segments, st.JournalErrors, st.JournalErr = len(j.segments), j.failures, j.err
 		j.mu.Unlock()

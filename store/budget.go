@@ -69,6 +69,16 @@ func (t *tx) budgets() (calendar *tenant.Calendar, all []*tenant.Budget, err err
 	return calendar, all, err
 }
 
+// Budgets implements web.Registry: all budgets as they now are, the operator's
+// ceilings included.
+func (db *DB) Budgets(ctx context.Context, s tenant.Scope) (calendar *tenant.Calendar, all []*tenant.Budget, err error) {
+	err = db.read(ctx, s.ID(), func(t *tx) error {
+		calendar, all, err = t.budgets()
+		return err
+	})
+	return calendar, all, err
+}
+
 // PutBudget implements web.Registry.
 func (db *DB) PutBudget(ctx context.Context, s tenant.Scope, b tenant.Budget) (put tenant.Budget, created bool, err error) {
 	if b.Kind == tenant.OfCeiling {
@@ -99,6 +109,13 @@ func (t *tx) putBudget(b tenant.Budget) (put tenant.Budget, created bool, err er
 		}
 		if _, err := t.exec(budgetInserted, b.ID, b.Kind, storable(b.Of), string(b.Unit), string(b.Period), b.Limit, b.Soft, micros(b.CreatedAt)); err != nil {
 			return put, false, conflict(err)
+		}
+		_, all, err := t.budgets()
+		if err == nil {
+			err = tenant.CheckBudgets(all)
+		}
+		if err != nil {
+			return put, false, err
 		}
 	}
 	if err := t.one(budgetOne, budgetFields(&put), key...); err != nil {

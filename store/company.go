@@ -58,6 +58,11 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 		if c.Calendar, c.Budgets, err = t.budgets(); err != nil {
 			return err
 		}
+		var alerts int64
+		if err := t.one(alertsCounted, []any{&alerts}); err != nil {
+			return err
+		}
+		c.HasAlerts = alerts > 0
 		c.Providers = nil
 		err = t.query(credentialProviders, func(r row) error {
 			var provider string

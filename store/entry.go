@@ -96,17 +96,46 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 		return nil
 	}
 	batch = inOrder(batch)
-	return db.global(ctx, adding, func(t *tx) error {
-		for i := range batch {
-			if err := t.enter(batch[i].Scope); err != nil {
+	var asked []string
+	var today int64
+	err := db.global(ctx, adding, func(t *tx) error {
+		today = dayOf(t.now)
+		for rest := batch; len(rest) > 0; {
+			some := ofOne(rest)
+			rest = rest[len(some):]
+			if err := t.enter(some[0].Scope); err != nil {
 				return err
 			}
-			if err := t.append(&batch[i].Entry); err != nil {
+			for i := range some {
+				if err := t.append(&some[i].Entry); err != nil {
+					return err
+				}
+			}
+			first, err := t.appended(some, &db.upkept)
+			if err != nil {
 				return err
+			}
+			if first {
+				asked = append(asked, t.company)
 			}
 		}
 		return t.flush()
 	})
+	if err == nil && len(asked) > 0 {
+		db.upkept.add(asked, today)
+	}
+	return err
+}
+
+// ofOne returns the entries at the beginning of batch that are of one company.
+func ofOne(batch []ledger.Booked) []ledger.Booked {
+	first := batch[0].Scope.ID()
+	for i := range batch {
+		if batch[i].Scope.ID() != first {
+			return batch[:i]
+		}
+	}
+	return batch
 }
 
 // inOrder returns batch by company and id, what was appended first first. Two

@@ -21,6 +21,18 @@ var companyTables = []companyTable{
 	{"entry",
 		statement{"entry_empty", `DELETE FROM entry WHERE company_id = $1`},
 		statement{"entry_count", `SELECT count(*) FROM entry WHERE company_id = $1`}},
+	{"rollup",
+		statement{"rollup_empty", `DELETE FROM rollup WHERE company_id = $1`},
+		statement{"rollup_count", `SELECT count(*) FROM rollup WHERE company_id = $1`}},
+	{"rollup_day",
+		statement{"rollup_day_empty", `DELETE FROM rollup_day WHERE company_id = $1`},
+		statement{"rollup_day_count", `SELECT count(*) FROM rollup_day WHERE company_id = $1`}},
+	{"alert_event",
+		statement{"alert_event_empty", `DELETE FROM alert_event WHERE company_id = $1`},
+		statement{"alert_event_count", `SELECT count(*) FROM alert_event WHERE company_id = $1`}},
+	{"alert",
+		statement{"alert_empty", `DELETE FROM alert WHERE company_id = $1`},
+		statement{"alert_count", `SELECT count(*) FROM alert WHERE company_id = $1`}},
 	{"api_key",
 		statement{"api_key_empty", `DELETE FROM api_key WHERE company_id = $1`},
 		statement{"api_key_count", `SELECT count(*) FROM api_key WHERE company_id = $1`}},
@@ -69,7 +81,8 @@ func companyTableNames() []string {
 }
 
 var companyTombstoned = statement{"company_tombstoned",
-	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4
+	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4,
+		rolled_until = 0
 	WHERE company_id = $1`}
 
 // EraseCompany implements web.Registry. The audit rows go with the company;
@@ -99,6 +112,9 @@ func (db *DB) EraseCompany(ctx context.Context, a tenant.Act, s tenant.Scope) (m
 			if left != 0 {
 				return fmt.Errorf("table %s still has %d rows of the company", table.name, left)
 			}
+		}
+		if _, err := t.exec(upkeepGone, t.company); err != nil {
+			return err
 		}
 		generation, err := t.bump()
 		if err != nil {

@@ -12,4 +12,5 @@ var globalTables = []string{
 	"migration",      // what the schema is made of
 	"operator_act",   // what operators did; a company's id at most
 	"operator_key",   // keys of the operator
+	"upkeep",         // which company has something to be done in the background, and when
 }

@@ -59,6 +59,8 @@ func Statements() []string {
 // with the source.
 func companyStatements() []statement {
 	all := []statement{
+		alertDeleted, alertEventInserted, alertEventNext, alertEventTried, alertEventsDeleted, alertEventsDue, alertEventsOf, alertEventsOld,
+		alertInserted, alertOne, alertUpdated, alertsAll, alertsCounted,
 		auditAll, auditHeadBegun, auditHeadOne, auditHeadSet, auditHeadTaken, auditInserted, auditKeysFound, auditLinked,
 		auditLinks, auditPlaces,
 		budgetDeleted, budgetInserted, budgetOne, budgetUpdated, budgetsOfOwner, budgetsLoaded, calendarLoaded, calendarSet,
@@ -66,16 +68,20 @@ func companyStatements() []statement {
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		dataKeyInserted, dataKeyOne,
-		entryAppended, entryAppendedWhole,
+		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,
+		rolledAgent, rolledCompany, rolledKey, rolledLent, rolledProject, rolledUntil, rolledUntilSet, rolledUser,
+		rollupAdded, rollupDayBuilt, rollupDayClosed, rollupDayLastClosed, rollupDayLate, rollupDayRolled, rollupDayTaken,
+		rollupDays, rollupDaysDue, rollupDaysFound, rollupDaysOld, rollupDaysStale, rollupEmptied, rollupNext,
 		spentByAgent, spentByCompany, spentByKey, spentByProject, spentByUser, spentOfLent, spentOne,
 		projectArchived, projectInserted, projectOne, projectOpen, projectUpdated, projectsLoaded,
+		usageOfEntries, usageOfRollups,
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, auditList, entryList, keyList, projectList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, keyList, projectList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {
@@ -92,6 +98,7 @@ func globalStatements() []globalStatement {
 		migrationRecorded, migrationTable, migrationsApplied,
 		operatorKeyInserted, operatorKeyOne, operatorKeysCounted,
 		policiesAsked, serverAsked, strongRoles, tablesAsked,
+		upkeepDone, upkeepDue, upkeepGone, upkeepMoved, upkeepPut, upkeepTaken,
 		ownerFacts, rightsMissing, serverFacts, sqliteFacts,
 	}
 }

@@ -67,6 +67,7 @@ type DB struct {
 	o        Options
 	chain    *audit.Chain // nil until KeyAudit
 	executed atomic.Int64
+	upkept   upkept
 }
 
 // Open opens the database. A SQLite file is made if it is not there, and Migrate

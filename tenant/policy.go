@@ -47,6 +47,7 @@ type Company struct {
 	Routes     map[string]*Route
 	Budgets    []*Budget // all, the operator's ceiling included; none is changed
 	Calendar   *Calendar // of the company's budgets
+	HasAlerts  bool      // there are spend alerts
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string

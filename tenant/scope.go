@@ -37,6 +37,7 @@ type access struct {
 	key     *Key     // nil for background work
 	limits  []Limited
 	budgets []*Budget
+	minter  *Minter // whose pepper UserID takes
 }
 
 func (s Scope) access() *access {

@@ -202,7 +202,18 @@ var objects = map[string]object{
 	"limit": {false, func(t *testing.T, w *world, s *side, _ string) string { return rateLimitID(foreignRoute(s)) }},
 	"model": {false, func(t *testing.T, w *world, s *side, _ string) string { return foreignRoute(s) }},
 	"company": {false, func(t *testing.T, w *world, _ *side, _ string) string {
-		return w.newCompany(t).ID
+		id := w.newCompany(t).ID
+		w.g.call(t, http.MethodPut, w.g.OpsURL+"/admin/companies/"+id+"/ceiling", w.g.Operator, ceiling, nil)
+		return id
+	}},
+	"budget": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/budgets", userBudget(likeness("someone_00000000")))
+	}},
+	"alert": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/spend_alerts", spendAlert(s))
+	}},
+	"project alert": {true, func(t *testing.T, w *world, s *side, project string) string {
+		return w.create(t, s, "/projects/"+project+"/spend_alerts", spendAlert(s))
 	}},
 	"archived project": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		return w.create(t, s, "/projects", map[string]any{"name": "Default project"})
@@ -217,6 +228,8 @@ func kindOfObject(pattern, param string) string {
 		return "admin key"
 	case param == "project" && strings.HasSuffix(pattern, "/archive"):
 		return "archived project"
+	case param == "alert" && strings.Contains(pattern, "/projects/"):
+		return "project alert"
 	}
 	return strings.TrimSuffix(param, "...")
 }
@@ -269,6 +282,7 @@ func (s *side) ids() []string {
 // snapshot is all that the management API shows of s, by path.
 func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 	t.Helper()
+	w.written(t)
 	shown := map[string]string{}
 	for _, r := range web.Routes() {
 		if r.Ops || r.Method != http.MethodGet {
@@ -288,8 +302,17 @@ func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 				shown[r.Pattern] = w.auditText(t, s)
 				continue
 			}
-			path := fill(r.Pattern, values) + "?limit=100"
-			a := ask(t, r.Method, w.g.URL+path, s.AdminKey, nil).want(t, "the other company's own "+path, http.StatusOK)
+			path, want := fill(r.Pattern, values)+"?limit=100", http.StatusOK
+			if q := query(r); q != "" {
+				path = fill(r.Pattern, values) + q
+			}
+			if absent(r) {
+				want = http.StatusNotFound
+			}
+			a := ask(t, r.Method, w.g.URL+path, s.AdminKey, nil).want(t, "the other company's own "+path, want)
+			if absent(r) { // each such answer has an id of its own
+				a.body = nil
+			}
 			if bytes.Contains(a.body, []byte(`"has_more":true`)) {
 				t.Fatalf("%s has more than one page: the snapshot is not whole", path)
 			}
@@ -297,6 +320,14 @@ func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 		}
 	}
 	return shown
+}
+
+// written waits until the ledger is in the store.
+func (w *world) written(t *testing.T) {
+	t.Helper()
+	eventually(t, 10*time.Second, "the ledger is written", func() bool {
+		return bytes.Contains(ask(t, http.MethodGet, w.g.OpsURL+"/metrics", "", nil).body, []byte("\nbulkhead_ledger_queued_entries 0"))
+	})
 }
 
 // unchanged fails the test where s looks different from before.

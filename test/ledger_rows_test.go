@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"bulkhead/ledger"
@@ -45,10 +46,9 @@ func (g *gateway) entries(t *testing.T, c company) (all []ledger.Entry) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range list {
-			all = append([]ledger.Entry{e}, all...)
-		}
+		all = append(all, list...)
 		if !more {
+			slices.Reverse(all)
 			return all
 		}
 		page.After = list[len(list)-1].ID

@@ -116,6 +116,16 @@ func (c *call) limitHeaders(h *fasthttp.ResponseHeader) {
 	}
 }
 
+// budgetHeader says what is left of the budget with the least left, now that the
+// last attempt is booked: what it held and did not cost is there again.
+func (c *call) budgetHeader(h *fasthttp.ResponseHeader) {
+	s, a := &c.limits, c.last()
+	if !s.HasBudget || a == nil {
+		return
+	}
+	h.Set("X-Bulkhead-Budget-Remaining-Usd", ledger.FormatUSD(max(s.RemainingNano+a.hold.Nano()-a.entry.CostNano, 0)))
+}
+
 func reset(d time.Duration) string { return max(d, 0).Round(time.Millisecond).String() }
 
 func setInt(h *fasthttp.ResponseHeader, name string, n int64) {
@@ -128,9 +138,7 @@ func (c *call) writeAnswer(rc *fasthttp.RequestCtx) {
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
 	h.Set("X-Bulkhead-Cost-Usd", ledger.FormatUSD(c.costNano))
-	if s := &c.limits; s.HasBudget {
-		h.Set("X-Bulkhead-Budget-Remaining-Usd", ledger.FormatUSD(s.RemainingNano))
-	}
+	c.budgetHeader(h)
 	setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))
 	h.SetContentType("application/json")
 	c.setStatus(rc, fasthttp.StatusOK)
@@ -144,6 +152,7 @@ func (c *call) writeError(rc *fasthttp.RequestCtx, err error) {
 	h := &rc.Response.Header
 	h.Set("X-Request-Id", c.id)
 	c.limitHeaders(h)
+	c.budgetHeader(h)
 	if a := c.last(); a != nil {
 		h.Set("X-Bulkhead-Provider", a.target.Provider)
 		setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))

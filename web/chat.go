@@ -49,6 +49,15 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
 	}
 	c.open()
+	// A company that was suspended before the call stood on the list of those to
+	// end is refused here.
+	if !g.Tenants.UpToDate(c.scope) {
+		now, err := g.Tenants.Authenticate(c.ctx, apiKey(rc))
+		if err != nil {
+			return err
+		}
+		c.scope = now
+	}
 
 	// What for. One strict pass; the body itself is not changed.
 	body, err := c.readBody(rc)
@@ -142,6 +151,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 // runs in process and has none.
 func (c *call) credential(t provider.Target) (provider.Credential, error) {
 	if t.Company != c.scope.ID().String() {
+		c.g.metrics.violation(foreignTarget)
 		panic("BUG: a target of another company")
 	}
 	if t.Vendor.Kind == provider.Sandbox {
@@ -152,6 +162,7 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 		return cred, err
 	}
 	if cred.Company != t.Company {
+		c.g.metrics.violation(foreignCredential)
 		panic("BUG: a credential of another company")
 	}
 	return cred, nil

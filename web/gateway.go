@@ -26,25 +26,30 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/redisdb"
 	"bulkhead/router"
 	"bulkhead/tenant"
 )
 
-// Parts is what a Gateway is made of. All of it is required but Tracer, Backends
-// and Audit.
+// Parts is what a Gateway is made of. All of it is required but Tracer, Backends,
+// Audit and Redis.
 type Parts struct {
 	Tenants  *tenant.Directory
 	Registry Registry
 	Keys     keystore.Keeper
 	Backends *Backends // the servers that readiness and metrics tell of
 	// Audit counts refusals and reads; nil: they leave no rows.
-	Audit    *audit.Tally
-	Limiter  limiter.Limiter
-	Ledger   *ledger.Ledger
-	Prices   *ledger.Prices
-	Log      *slog.Logger
-	Tracer   trace.Tracer // nil: no spans
-	Settings Settings
+	Audit *audit.Tally
+	// WebhookKey is what the secrets of webhooks are derived from, of at least 32
+	// bytes. Without one there are no spend alerts.
+	WebhookKey []byte
+	Limiter    limiter.Limiter
+	Redis      *redisdb.Client // what the Limiter counts in, for metrics; nil: nothing
+	Ledger     *ledger.Ledger
+	Prices     *ledger.Prices
+	Log        *slog.Logger
+	Tracer     trace.Tracer // nil: no spans
+	Settings   Settings
 }
 
 // Settings are what a reload may change. They are one immutable snapshot: a
@@ -77,6 +82,7 @@ type Gateway struct {
 	routes   *routeTable
 	ops      *routeTable
 	load     *load
+	exports  exports
 
 	public, operators *fasthttp.Server
 	metrics           *metrics
@@ -146,6 +152,7 @@ func (g *Gateway) PolicyChanged(company string) bool {
 		g.Keys.Forget(company)
 		g.metrics.forget(company)
 	}
+	g.metrics.renew(company)
 	return true
 }
 

@@ -53,6 +53,8 @@ type labOptions struct {
 	sandbox  http.RoundTripper
 	limiter  func(limiter.Limiter) limiter.Limiter
 	ledger   ledger.Options
+	limits   limiter.Options // with a Book, budgets are counted
+	store    ledger.Store    // nil: the entries of the lab
 	tls      bool
 	registry Registry
 	gone     string // base URL of the provider "gone"
@@ -89,7 +91,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 			goleak.VerifyNone(t, leaks...)
 		}
 	})
-	l := &lab{t: t, up: upstream.New(t), world: tenanttest.New(t, tenant.Options{}), limiter: limiter.NewLocal(limiter.Options{}), o: o}
+	l := &lab{t: t, up: upstream.New(t), world: tenanttest.New(t, tenant.Options{}), limiter: limiter.NewLocal(o.limits), o: o}
 	master, _, err := keystore.LoadMaster("", provider.NewSecret(strings.Repeat("5a", 32)))
 	must(t, err)
 	prices, err := loadPrices()
@@ -101,6 +103,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		"up":      {Kind: "custom", BaseURL: l.up.BaseURL()},
 		"openai":  {BaseURL: l.up.BaseURL()},
 		"mistral": {BaseURL: l.up.BaseURL()},
+		"gemini":  {BaseURL: l.up.BaseURL()},
 		"gone":    {Kind: "custom", BaseURL: o.gone},
 	}, false)
 	must(t, errors.Join(problems...))
@@ -117,7 +120,11 @@ func newLab(t testing.TB, o labOptions) *lab {
 		o.settings(&s)
 	}
 	l.keys = keystore.New(keystoretest.NewMemory(), master, keystore.Options{})
-	l.book, err = ledger.Open(t.Context(), &l.entries, o.ledger)
+	if o.store == nil {
+		o.store = &l.entries
+	}
+	o.ledger.Shipped = l.limiter.Shipped
+	l.book, err = ledger.Open(t.Context(), o.store, o.ledger)
 	must(t, err)
 	var lim limiter.Limiter = l.limiter
 	if o.limiter != nil {

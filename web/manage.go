@@ -52,7 +52,7 @@ func (g *Gateway) serveManagement(rc *fasthttp.RequestCtx, rt *route, params []p
 	rc.Response.Header.Set("X-Request-Id", r.id)
 
 	result, err := g.managed(r, rt)
-	if err == nil {
+	if err == nil && result != nil {
 		err = writeJSON(rc, result)
 	}
 	if err != nil {
@@ -84,7 +84,7 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if rt.method == fasthttp.MethodPost {
+	if rt.method == fasthttp.MethodPost || rt.method == fasthttp.MethodPut {
 		if r.body, err = readSmall(r.rc); err != nil {
 			return nil, err
 		}

@@ -11,7 +11,8 @@ import (
 )
 
 // rateLimitObject is OpenAI's project rate limit object. The limit on requests
-// open at one time is this gateway's own.
+// open at one time is this gateway's own. That per day is a budget of the project,
+// which only the row of all models has.
 type rateLimitObject struct {
 	ID         string `json:"id"`
 	Object     string `json:"object"`
@@ -19,6 +20,7 @@ type rateLimitObject struct {
 	Requests   int64  `json:"max_requests_per_1_minute"`
 	Tokens     int64  `json:"max_tokens_per_1_minute"`
 	Concurrent int64  `json:"max_concurrent_requests"`
+	Day        *int64 `json:"max_requests_per_1_day,omitempty"`
 }
 
 // allModels is the row for the project as a whole.
@@ -47,7 +49,7 @@ func toRateLimit(p *tenant.Project, model string) rateLimitObject {
 	if model != allModels {
 		l = p.Models[model]
 	}
-	return rateLimitObject{rateLimitID(model), "project.rate_limit", model, shownLimit(l.RequestsPerMinute), shownLimit(l.TokensPerMinute), shownLimit(l.Concurrent)}
+	return rateLimitObject{rateLimitID(model), "project.rate_limit", model, shownLimit(l.RequestsPerMinute), shownLimit(l.TokensPerMinute), shownLimit(l.Concurrent), nil}
 }
 
 // limitedModels returns the models that have a row: all together, those with
@@ -78,9 +80,42 @@ func (g *Gateway) listRateLimits(r *request) (any, error) {
 	for _, m := range limitedModels(r, &p) {
 		rows = append(rows, toRateLimit(&p, m))
 	}
+	if err := g.showDay(r, &rows[0], p.ID); err != nil { // that of all models is the first
+		return nil, err
+	}
 	id := func(o rateLimitObject) string { return o.ID }
 	rows, more, err := cut(rows, page, id)
 	return listed(page, rows, more, err, func(o rateLimitObject) rateLimitObject { return o }, id)
+}
+
+// showDay adds the limit per day to the row of all models of a project.
+func (g *Gateway) showDay(r *request, o *rateLimitObject, project string) error {
+	b, err := g.budgetOf(r, tenant.OfProject, project, tenant.Requests, tenant.Day)
+	if err != nil {
+		return err
+	}
+	if o.Day = nil; b != nil {
+		o.Day = &b.Limit
+	}
+	return nil
+}
+
+// setDay sets the limit per day of a project, or takes it away.
+func (g *Gateway) setDay(r *request, project string, limit int64) error {
+	b, err := g.budgetOf(r, tenant.OfProject, project, tenant.Requests, tenant.Day)
+	switch {
+	case err != nil:
+		return err
+	case limit >= unlimited && b != nil:
+		return g.Registry.DeleteBudget(r.ctx, r.scope, b.ID)
+	case limit >= unlimited:
+		return nil
+	case b == nil:
+		b = &tenant.Budget{ID: openai.NewID("budget_"), Kind: tenant.OfProject, Of: project, Unit: tenant.Requests, Period: tenant.Day, CreatedAt: g.now()}
+	}
+	b.Limit = limit
+	_, _, err = g.Registry.PutBudget(r.ctx, r.scope, *b)
+	return err
 }
 
 // cut returns a page of a list that is in memory.
@@ -114,6 +149,7 @@ func (g *Gateway) updateRateLimit(r *request) (any, error) {
 		Requests   *int64 `json:"max_requests_per_1_minute"`
 		Tokens     *int64 `json:"max_tokens_per_1_minute"`
 		Concurrent *int64 `json:"max_concurrent_requests"`
+		Day        *int64 `json:"max_requests_per_1_day"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -132,11 +168,15 @@ func (g *Gateway) updateRateLimit(r *request) (any, error) {
 	if model != allModels {
 		l = p.Models[model]
 	}
+	if b.Day != nil && model != allModels {
+		return nil, fault.Field("max_requests_per_1_day", "Only the row %s, of all models of the project, has a limit per day.", allModels)
+	}
 	for _, f := range []struct {
 		name string
 		from *int64
 		to   *int64
 	}{
+		{"max_requests_per_1_day", b.Day, new(int64)},
 		{"max_requests_per_1_minute", b.Requests, &l.RequestsPerMinute},
 		{"max_tokens_per_1_minute", b.Tokens, &l.TokensPerMinute},
 		{"max_concurrent_requests", b.Concurrent, &l.Concurrent},
@@ -152,8 +192,17 @@ func (g *Gateway) updateRateLimit(r *request) (any, error) {
 		}
 	}
 	if model == allModels {
-		p, err = g.Registry.UpdateProject(r.ctx, r.scope, p.ID, p.Name, l)
-		return toRateLimit(&p, model), err
+		if b.Day != nil {
+			if err := g.setDay(r, p.ID, *b.Day); err != nil {
+				return nil, err
+			}
+		}
+		if p, err = g.Registry.UpdateProject(r.ctx, r.scope, p.ID, p.Name, l); err != nil {
+			return nil, err
+		}
+		o := toRateLimit(&p, model)
+		err := g.showDay(r, &o, p.ID)
+		return o, err
 	}
 	if p.Models == nil {
 		p.Models = map[string]tenant.Limits{}

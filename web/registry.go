@@ -2,8 +2,10 @@ package web
 
 import (
 	"context"
+	"time"
 
 	"bulkhead/audit"
+	"bulkhead/ledger"
 	"bulkhead/openai"
 	"bulkhead/tenant"
 )
@@ -59,9 +61,40 @@ type Registry interface {
 	PutRoute(ctx context.Context, s tenant.Scope, r tenant.Route) (created bool, err error)
 	DeleteRoute(ctx context.Context, s tenant.Scope, name string) error
 
+	// LoadKey returns a key of the company that is not revoked, of whatever project.
+	LoadKey(ctx context.Context, id tenant.ID, keyID string) (*tenant.Key, error)
+	// Budgets returns all budgets, the operator's ceilings too, by creation, and
+	// the calendar of the company's own.
+	Budgets(ctx context.Context, s tenant.Scope) (*tenant.Calendar, []*tenant.Budget, error)
+	// PutBudget stores a budget, or its limit and mode as those of the one that
+	// its owner has for the same unit and period.
+	PutBudget(ctx context.Context, s tenant.Scope, b tenant.Budget) (put tenant.Budget, created bool, err error)
+	DeleteBudget(ctx context.Context, s tenant.Scope, id string) error
+	SetCalendar(ctx context.Context, s tenant.Scope, c *tenant.Calendar) error
+
+	// SpendAlerts lists the alerts of a project, or with project "" the company's.
+	SpendAlerts(ctx context.Context, s tenant.Scope, project string, p openai.Page) ([]tenant.SpendAlert, bool, error)
+	SpendAlert(ctx context.Context, s tenant.Scope, project, id string) (tenant.SpendAlert, error)
+	CreateSpendAlert(ctx context.Context, s tenant.Scope, a tenant.SpendAlert) error
+	UpdateSpendAlert(ctx context.Context, s tenant.Scope, project, id string, nano int64, url string) (tenant.SpendAlert, error)
+	DeleteSpendAlert(ctx context.Context, s tenant.Scope, project, id string) error
+
+	// Usage returns the sums of q by bucket, then by group. They are whole before
+	// until, which is before q.Until where there are more sums than q.Rows, and is
+	// not after q.From where the first bucket alone has more.
+	Usage(ctx context.Context, s tenant.Scope, q ledger.UsageQuery) (sums []ledger.UsageSum, until time.Time, err error)
+	// EntriesBetween returns entries that began in a span of time, behind the one
+	// with the id after, of at most limit that are looked at. next is to be the
+	// after of the next call; "" says that there are no more.
+	EntriesBetween(ctx context.Context, s tenant.Scope, from, until time.Time, after string, limit int) (some []ledger.Entry, next string, err error)
+
 	// AuditEvents lists what was done in the company and the filter lets through,
 	// newest first whatever the page says.
 	AuditEvents(ctx context.Context, s tenant.Scope, f audit.Filter, p openai.Page) ([]audit.Record, bool, error)
+
+	// PutCeiling stores the operator's ceiling of a period.
+	PutCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, b tenant.Budget) (tenant.Budget, error)
+	DeleteCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, id string) error
 
 	// CreateCompany stores a company, its first project, that project's service
 	// account and the first keys in one transaction. Names need not be unique.

@@ -62,6 +62,15 @@ var publicRoutes = []route{
 	{"GET", "/v1/organization/projects/{project}/rate_limits", admin, 0, (*Gateway).listRateLimits},
 	{"POST", "/v1/organization/projects/{project}/rate_limits/{limit}", admin, 0, (*Gateway).updateRateLimit},
 
+	{"GET", "/v1/organization/projects/{project}/spend_limit", admin, 0, (*Gateway).getProjectSpendLimit},
+	{"POST", "/v1/organization/projects/{project}/spend_limit", admin, 0, (*Gateway).setProjectSpendLimit},
+	{"DELETE", "/v1/organization/projects/{project}/spend_limit", admin, 0, (*Gateway).deleteProjectSpendLimit},
+	{"GET", "/v1/organization/projects/{project}/spend_alerts", admin, 0, (*Gateway).listProjectAlerts},
+	{"POST", "/v1/organization/projects/{project}/spend_alerts", admin, 0, (*Gateway).createProjectAlert},
+	{"GET", "/v1/organization/projects/{project}/spend_alerts/{alert}", admin, 0, (*Gateway).getProjectAlert},
+	{"POST", "/v1/organization/projects/{project}/spend_alerts/{alert}", admin, 0, (*Gateway).updateProjectAlert},
+	{"DELETE", "/v1/organization/projects/{project}/spend_alerts/{alert}", admin, 0, (*Gateway).deleteProjectAlert},
+
 	{"GET", "/v1/organization/projects/{project}/model_permissions", admin, 0, (*Gateway).getModelPermissions},
 	{"POST", "/v1/organization/projects/{project}/model_permissions", admin, 0, (*Gateway).updateModelPermissions},
 	{"DELETE", "/v1/organization/projects/{project}/model_permissions", admin, 0, (*Gateway).deleteModelPermissions},
@@ -82,6 +91,27 @@ var publicRoutes = []route{
 	{"DELETE", "/v1/organization/routes/{route}", admin, 0, (*Gateway).deleteRoute},
 
 	{"GET", "/v1/organization/audit_logs", admin, 0, (*Gateway).listAuditLogs},
+
+	{"GET", "/v1/organization/budgets", admin, 0, (*Gateway).listBudgets},
+	{"POST", "/v1/organization/budgets", admin, 0, (*Gateway).createBudget},
+	{"GET", "/v1/organization/budgets/calendar", admin, 0, (*Gateway).getCalendar},
+	{"POST", "/v1/organization/budgets/calendar", admin, 0, (*Gateway).setCalendar},
+	{"GET", "/v1/organization/budgets/{budget}", admin, 0, (*Gateway).getBudget},
+	{"POST", "/v1/organization/budgets/{budget}", admin, 0, (*Gateway).updateBudget},
+	{"DELETE", "/v1/organization/budgets/{budget}", admin, 0, (*Gateway).deleteBudget},
+	{"GET", "/v1/organization/spend_limit", admin, 0, (*Gateway).getCompanySpendLimit},
+	{"POST", "/v1/organization/spend_limit", admin, 0, (*Gateway).setCompanySpendLimit},
+	{"DELETE", "/v1/organization/spend_limit", admin, 0, (*Gateway).deleteCompanySpendLimit},
+	{"GET", "/v1/organization/spend_alerts", admin, 0, (*Gateway).listCompanyAlerts},
+	{"POST", "/v1/organization/spend_alerts", admin, 0, (*Gateway).createCompanyAlert},
+	{"GET", "/v1/organization/spend_alerts/{alert}", admin, 0, (*Gateway).getCompanyAlert},
+	{"POST", "/v1/organization/spend_alerts/{alert}", admin, 0, (*Gateway).updateCompanyAlert},
+	{"DELETE", "/v1/organization/spend_alerts/{alert}", admin, 0, (*Gateway).deleteCompanyAlert},
+	{"GET", "/v1/organization/usage/completions", admin, 0, (*Gateway).getUsageOfCompletions},
+	{"GET", "/v1/organization/usage/embeddings", admin, 0, (*Gateway).getUsageOfEmbeddings},
+	{"GET", "/v1/organization/usage/moderations", admin, 0, (*Gateway).getUsageOfModerations},
+	{"GET", "/v1/organization/costs", admin, 0, (*Gateway).getCosts},
+	{"GET", "/v1/organization/ledger/export", admin, 0, (*Gateway).exportLedger},
 }
 
 // opsRoutes are served on the operator's listener.
@@ -96,6 +126,9 @@ var opsRoutes = []route{
 	{"POST", "/admin/companies/{company}/suspend", operator, 0, (*Gateway).suspendCompany},
 	{"POST", "/admin/companies/{company}/resume", operator, 0, (*Gateway).resumeCompany},
 	{"POST", "/admin/companies/{company}/erase", operator, 0, (*Gateway).eraseCompany},
+	{"GET", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).getCeiling},
+	{"PUT", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).putCeiling},
+	{"DELETE", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).deleteCeiling},
 }
 
 // Route describes one line of the table, for tests and documentation.

@@ -46,6 +46,7 @@ func command(ctx context.Context, name string, args []string) error {
 		"company create": c.companyCreate, "company list": c.companyList,
 		"company suspend": c.companyDo("suspend"), "company resume": c.companyDo("resume"), "company erase": c.companyDo("erase"),
 		"key create": c.keyCreate, "key revoke": c.keyRevoke, "credential set": c.credentialSet,
+		"ledger export": c.ledgerExport,
 	}[name+" "+verb]
 	if !ok {
 		return fmt.Errorf("unknown command %q; run gateway help", strings.TrimSpace(name+" "+verb))
@@ -138,21 +139,29 @@ func (c *client) operator(ctx context.Context, method, path string, body any) (o
 	return c.do(ctx, method, env("BULKHEAD_ADMIN_URL", "http://127.0.0.1:8081"), path, key, body)
 }
 
+// adminKey returns the company's admin key.
+func (c *client) adminKey() (string, error) {
+	if key := os.Getenv("BULKHEAD_API_KEY"); key != "" {
+		return key, nil
+	}
+	b, err := os.ReadFile(dataFile("demo.json"))
+	if err != nil {
+		return "", fmt.Errorf("BULKHEAD_API_KEY is not set to a company's admin key, and %w", err)
+	}
+	var demo struct {
+		AdminKey string `json:"admin_key"`
+	}
+	if err := json.Unmarshal(b, &demo); err != nil {
+		return "", fmt.Errorf("cannot read demo.json: %w", err)
+	}
+	return demo.AdminKey, nil
+}
+
 // admin sends a request as a company's admin.
 func (c *client) admin(ctx context.Context, method, path string, body any) (object, error) {
-	key := os.Getenv("BULKHEAD_API_KEY")
-	if key == "" {
-		b, err := os.ReadFile(dataFile("demo.json"))
-		if err != nil {
-			return nil, fmt.Errorf("BULKHEAD_API_KEY is not set to a company's admin key, and %w", err)
-		}
-		var demo struct {
-			AdminKey string `json:"admin_key"`
-		}
-		if err := json.Unmarshal(b, &demo); err != nil {
-			return nil, fmt.Errorf("cannot read demo.json: %w", err)
-		}
-		key = demo.AdminKey
+	key, err := c.adminKey()
+	if err != nil {
+		return nil, err
 	}
 	return c.do(ctx, method, env("BULKHEAD_URL", "http://127.0.0.1:8080"), "/v1/organization"+path, key, body)
 }

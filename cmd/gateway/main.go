@@ -43,11 +43,13 @@ These speak to a running gateway. -json prints one JSON object.
   gateway key revoke KEY_ID            the id, not the key
   gateway credential set PROVIDER [-base-url URL] [-resource NAME] [-keyless]
                                        reads the secret from standard input
+  gateway ledger export [-format csv|jsonl] [-start DAY] [-end DAY] [-out FILE]
+                                       what each attempt used and cost
 
   BULKHEAD_URL           the public address (default http://127.0.0.1:8080)
   BULKHEAD_ADMIN_URL     the operator's address (default http://127.0.0.1:8081)
   BULKHEAD_OPERATOR_KEY  for company (default: the file operator.key in the data folder)
-  BULKHEAD_API_KEY       a company's admin key, for key and credential
+  BULKHEAD_API_KEY       a company's admin key, for key, credential and ledger
                          (default: the demo company's, from demo.json in the data folder)
   BULKHEAD_DATA          the data folder (default ./data)
 `
@@ -82,7 +84,7 @@ func dispatch(ctx context.Context, args []string) error {
 			return errors.New("there is gateway audit verify; run gateway help")
 		}
 		return auditVerify(ctx, args[1:], os.Stdout)
-	case "company", "key", "credential":
+	case "company", "key", "credential", "ledger":
 		if name == "credential" && len(args) > 0 && (args[0] == "move" || args[0] == "sync") {
 			return credentials(ctx, args[0], args[1:])
 		}

@@ -40,6 +40,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateChains(t, w, acme, beta)
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
+	testSeparateMoney(t, w)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -120,6 +121,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 		}
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
+	furnishMoney(t, w, s, name)
 }
 
 var (
@@ -218,6 +220,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	see("credential names", names, err)
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
+	seeMoney(w, s, see)
 	return b.String()
 }
 

@@ -42,6 +42,8 @@ func Run(t *testing.T, open Open) {
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Budgets", testBudgets}, {"Spent", testSpent},
+		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"SpentAtRandom", testSpentAtRandom},
+		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},
 		{"Parallel", testParallel}, {"Cancelled", testCancelled}, {"Warm", testWarm}, {"Closed", testClosed},

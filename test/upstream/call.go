@@ -220,6 +220,9 @@ func (c *Call) firstOf() bool {
 	return first
 }
 
+// WaitRelease blocks until Release, or as WaitGone.
+func (c *Call) WaitRelease() { c.waitRelease() }
+
 func (c *Call) waitRelease() {
 	select {
 	case <-c.released:
