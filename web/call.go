@@ -39,6 +39,7 @@ type call struct {
 	refused    *audit.Caller   // whose key it is, if it was refused before that
 	request    *openai.Request // from requests, until the end
 	model      string          // the name the client asked for
+	user       string          // the end user's id; "" for none
 	modelLimit tenant.Limited
 	targets    []provider.Target
 	targetRoom [2]provider.Target
@@ -126,7 +127,7 @@ func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
 	a.entry = ledger.Entry{
 		ID: ledger.NewAttemptID(), RequestID: c.id, ProjectID: c.scope.ProjectID(), KeyID: c.scope.KeyID(),
 		Kind: c.endpoint.String(), Provider: t.Provider, Model: t.Model, Requested: c.model, StartedAt: c.g.now(),
-		First: len(c.attempts) == 0,
+		First: len(c.attempts) == 0, UserID: c.user,
 	}
 	c.attempts = append(c.attempts, a)
 	return a

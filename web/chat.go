@@ -10,6 +10,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/openai"
 	"bulkhead/provider"
+	"bulkhead/tenant"
 )
 
 // serveInference answers a call to a model: chat, completions, embeddings,
@@ -67,7 +68,7 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	if err = c.request.Scan(c.endpoint, body); err != nil {
 		return err
 	}
-	c.model = c.request.Model
+	c.model, c.user = c.request.Model, tenant.UserID(c.scope, c.request.User)
 	if c.model == "" {
 		c.model = openai.DefaultModerationModel
 	}
