@@ -10,6 +10,7 @@ import (
 
 	"bulkhead/audit"
 	"bulkhead/fault"
+	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/openai"
 	"bulkhead/tenant"
@@ -138,7 +139,7 @@ func (db *DB) CreateSpendAlert(ctx context.Context, s tenant.Scope, a tenant.Spe
 		if _, err := t.exec(alertInserted, a.ID, a.ProjectID, a.Nano, a.URL, micros(a.CreatedAt)); err != nil {
 			return conflict(err)
 		}
-		return t.alertChanged(audit.SpendAlertCreated, a.ProjectID, a.ID)
+		return t.alertChanged(audit.SpendAlertCreated, a, made[alerted]{alerted{ledger.FormatUSD(a.Nano)}})
 	})
 }
 
@@ -151,7 +152,7 @@ func (db *DB) UpdateSpendAlert(ctx context.Context, s tenant.Scope, project, id 
 		if a, err = t.alert(project, id); err != nil {
 			return err
 		}
-		return t.alertChanged(audit.SpendAlertUpdated, project, id)
+		return t.alertChanged(audit.SpendAlertUpdated, a, changed[alerted]{alerted{ledger.FormatUSD(nano)}})
 	})
 	return a, err
 }
@@ -172,12 +173,17 @@ func (db *DB) DeleteSpendAlert(ctx context.Context, s tenant.Scope, project, id 
 	})
 }
 
+// alerted is an alert. Its address may hold a secret.
+type alerted struct {
+	Threshold string `json:"threshold_usd"`
+}
+
 // alertChanged has the alerts looked at: the amount may be spent already.
-func (t *tx) alertChanged(what audit.Type, project, id string) error {
+func (t *tx) alertChanged(what audit.Type, a tenant.SpendAlert, said any) error {
 	if err := t.askUpkeep(tenant.CheckAlerts, t.now); err != nil {
 		return err
 	}
-	return t.audit(what, project, id)
+	return t.audit(what, a.ProjectID, a.ID, said)
 }
 
 // CheckAlerts implements web.UpkeepStore: it makes an event for each alert whose
@@ -200,22 +206,29 @@ func (db *DB) CheckAlerts(ctx context.Context, s tenant.Scope, now time.Time) er
 		calendar = &tenant.Calendar{}
 	}
 	from, to := calendar.Window(tenant.Month, now)
-	spans := make([]limiter.Span, len(alerts))
-	for i, a := range alerts {
-		spans[i] = limiter.Span{Kind: tenant.OfCompany, From: from, To: to}
-		if a.ProjectID != "" {
-			spans[i].Kind, spans[i].Of = tenant.OfProject, a.ProjectID
+	var spans []limiter.Span // one for all alerts of a project, or of the company
+	at := map[string]int{}
+	for _, a := range alerts {
+		if _, there := at[a.ProjectID]; there {
+			continue
 		}
+		sp := limiter.Span{Kind: tenant.OfCompany, From: from, To: to}
+		if a.ProjectID != "" {
+			sp.Kind, sp.Of = tenant.OfProject, a.ProjectID
+		}
+		at[a.ProjectID] = len(spans)
+		spans = append(spans, sp)
 	}
 	used, err := db.Spent(ctx, s, spans, to, nil)
 	if err != nil {
 		return err
 	}
-	for i, a := range alerts {
-		if used[i].Nano <= 0 || used[i].Nano < a.Nano {
+	for _, a := range alerts {
+		spent := used[at[a.ProjectID]].Nano
+		if spent <= 0 || spent < a.Nano {
 			continue
 		}
-		if err := db.reached(ctx, s, &a, from, used[i].Nano, now); err != nil {
+		if err := db.reached(ctx, s, &a, from, spent, now); err != nil {
 			return err
 		}
 	}

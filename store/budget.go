@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"bulkhead/audit"
 	"bulkhead/fault"
+	"bulkhead/ledger"
 	"bulkhead/tenant"
 )
 
@@ -125,7 +127,27 @@ func (t *tx) putBudget(b tenant.Budget) (put tenant.Budget, created bool, err er
 	if b.Kind == tenant.OfProject {
 		project = b.Of
 	}
-	return put, created, t.audit(what, project, put.ID)
+	return put, created, t.audit(what, project, put.ID, budgeted(&put, created))
+}
+
+// budgeted is what the audit log says of a budget.
+func budgeted(b *tenant.Budget, created bool) any {
+	type budget struct {
+		Scope  string        `json:"scope"`
+		Of     string        `json:"of,omitempty"`
+		Unit   tenant.Unit   `json:"unit"`
+		Window tenant.Period `json:"window"`
+		Limit  string        `json:"limit"` // in USD, calls or tokens
+		Soft   bool          `json:"soft"`
+	}
+	said := budget{b.Kind, b.Of, b.Unit, b.Period, strconv.FormatInt(b.Limit, 10), b.Soft}
+	if b.Unit == tenant.USD {
+		said.Limit = ledger.FormatUSD(b.Limit)
+	}
+	if created {
+		return made[budget]{said}
+	}
+	return changed[budget]{said}
 }
 
 // DeleteBudget implements web.Registry.

@@ -59,7 +59,7 @@ var (
 	rolledUntil = statement{"rolled_until",
 		`SELECT rolled_until FROM company WHERE company_id = $1`}
 	rolledUntilSet = statement{"rolled_until_set",
-		`UPDATE company SET rolled_until = $2 WHERE company_id = $1 AND rolled_until < $2`}
+		`UPDATE company SET rolled_until = $2 WHERE company_id = $1 AND rolled_until < $2 AND status <> 'erased'`}
 	rollupDays = statement{"rollup_days",
 		`SELECT day, late, rolled, closed FROM rollup_day WHERE company_id = $1 ORDER BY day`}
 
@@ -392,5 +392,6 @@ func (t *tx) appended(some []ledger.Booked, known *upkept) (asked bool, err erro
 	return asked, nil
 }
 
-// checkAfter lets some entries gather before alerts are looked at.
-const checkAfter = time.Second
+// checkAfter lets entries gather before alerts are looked at: what the company has
+// spent this month is added up each time.
+const checkAfter = 5 * time.Second

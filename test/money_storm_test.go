@@ -147,7 +147,7 @@ func stormCall(ctx context.Context, t *testing.T, g *gateway, key string, body a
 // TestMoneySDK: the official SDK's own retry gets through what is only held, and
 // does not try what is spent.
 func TestMoneySDK(t *testing.T) {
-	interpreter(t, "money.py")
+	interpreter(t, "budget_retry.py")
 	up := upstream.New(t)
 	newBiller(up, func(c *upstream.Call, phase string) {
 		if phase == beforeHeader && strings.Contains(string(c.Body), "wait for it") {
@@ -157,5 +157,5 @@ func TestMoneySDK(t *testing.T) {
 	g := prepare(t, moneyConfig(up))
 	g.serve(t)
 	g.setCredential(t, g.Demo, "openai", upstreamSecret)
-	runScript(t, g, g.Demo, "money.py", "UPSTREAM_URL="+up.URL())
+	runScript(t, g, g.Demo, "budget_retry.py", "UPSTREAM_URL="+up.URL())
 }

@@ -52,6 +52,10 @@ func TestSourceRefused(t *testing.T) {
 	f("store/a.go", "//go:build isolation\n\npackage p\nimport \"bulkhead/tenant\"\nvar s = tenant.Scope{}\n", "")
 	f("tenant/a.go", "package tenant\nvar s = Scope{}\n", "")
 
+	// A company opened without an act.
+	g("web/a.go", `"context"`, "func f(d dir) { d.Background(context.Background(), u) }", "opens a company")
+	g("web/upkeep.go", "", "func f(d dir) { d.Background(ctx, u) }", "")
+
 	// A secret opened away from home.
 	g("web/a.go", "", "func f(s secret) { g(s.Reveal()) }", "reveals a secret")
 	g("router/a.go", "", "func f(s secret) { g(s.Reveal) }", "reveals a secret")

@@ -115,9 +115,6 @@ func (c *call) watchClient(rc *fasthttp.RequestCtx) {
 // errClientLeft is told to nobody: it is for the log and the count.
 var errClientLeft = fault.New(fault.ClientLeft, "The client closed the connection.")
 
-// sent reports whether bytes of the answer have gone to the client.
-func (c *call) sent() bool { return c.firstByte > 0 }
-
 func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
 	a := &c.room[0]
 	if len(c.attempts) > 0 {

@@ -26,13 +26,12 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
-	"bulkhead/redisdb"
 	"bulkhead/router"
 	"bulkhead/tenant"
 )
 
-// Parts is what a Gateway is made of. All of it is required but Tracer, Backends,
-// Audit and Redis.
+// Parts is what a Gateway is made of. All of it is required but Tracer, Backends
+// and Audit.
 type Parts struct {
 	Tenants  *tenant.Directory
 	Registry Registry
@@ -44,7 +43,6 @@ type Parts struct {
 	// bytes. Without one there are no spend alerts.
 	WebhookKey []byte
 	Limiter    limiter.Limiter
-	Redis      *redisdb.Client // what the Limiter counts in, for metrics; nil: nothing
 	Ledger     *ledger.Ledger
 	Prices     *ledger.Prices
 	Log        *slog.Logger

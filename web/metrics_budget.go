@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,10 @@ import (
 	"bulkhead/limiter"
 	"bulkhead/tenant"
 )
+
+// standEvery is how often a limiter that has to be asked is asked where budgets
+// stand.
+const standEvery = 15 * time.Second
 
 // knower is a Limiter that can say where a budget stands without asking or
 // waiting for anybody; ok is false where it would have to.
@@ -27,6 +32,9 @@ type knower interface {
 type budgetGauges struct {
 	m                         *metrics
 	limit, spent, held, reset *prometheus.Desc
+
+	knows bool         // the limiter is a knower
+	asked atomic.Int64 // when the limiter was last asked, unix ns
 
 	scraping sync.Mutex           // guards each company's stands, and
 	rest     map[restKey]*restSum // of the other companies, of the last ranking
@@ -60,6 +68,7 @@ func (g *budgetGauges) init(m *metrics) {
 		return prometheus.NewDesc("bulkhead_budget_"+what, help, labels, nil)
 	}
 	g.m = m
+	_, g.knows = m.g.Limiter.(knower)
 	g.limit = desc("limit_usd", "What a budget of a company, its ceiling (kind) or a project allows in its period, in USD.")
 	g.spent = desc("spent_usd", "What is spent of a budget in its period, in USD.")
 	g.held = desc("held_usd", "What running calls hold of a budget, in USD.")
@@ -91,7 +100,6 @@ type scoped struct {
 	*metricCompany
 	scope   tenant.Scope
 	budgets []*tenant.Budget // those that are shown
-	busy    bool             // it had calls in the last minutes
 }
 
 // scopes returns the companies with series of their own, or those without.
@@ -100,7 +108,7 @@ func (m *metrics) scopes(own bool) (all []scoped) {
 	defer m.mu.RUnlock()
 	for _, co := range m.companies {
 		if co.own == own && co.policy.Load() != nil {
-			all = append(all, scoped{co, co.scope, co.budgets, co.score.Load() > 0})
+			all = append(all, scoped{co, co.scope, co.budgets})
 		}
 	}
 	return all
@@ -230,16 +238,13 @@ func (g *budgetGauges) addRest() {
 // companies stand that were busy just now. It does I/O, and gives up where the
 // limiter cannot say.
 func (g *budgetGauges) ask() {
-	if _, ok := g.m.g.Limiter.(knower); ok {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), rankEvery/2)
+	ctx, cancel := context.WithTimeout(context.Background(), standEvery)
 	defer cancel()
 	for _, one := range g.m.scopes(true) {
-		if len(one.budgets) == 0 || !one.busy {
+		if !one.busy.Swap(false) || len(one.budgets) == 0 {
 			continue
 		}
-		all, err := g.m.g.Limiter.Standing(ctx, one.scope, one.budgets)
+		all, err := g.m.g.Limiter.Standing(ctx, one.scope, one.budgets) // if it fails, it will for others
 		if err != nil {
 			return
 		}

@@ -48,6 +48,7 @@ type metricCompany struct {
 	own    bool                           // it has series of its own
 	calls  atomic.Int64                   // since the last ranking
 	score  atomic.Int64                   // calls, those before the last ranking by half, and so on
+	busy   atomic.Bool                    // it had calls since it was last asked where its budgets stand
 	policy atomic.Pointer[tenant.Company] // that of scope
 	scope  tenant.Scope                   // the newest that was seen
 
@@ -73,17 +74,25 @@ func (m *metrics) active(c *call) *metricCompany {
 		}
 	}
 	co.calls.Add(1)
+	co.busy.Store(true)
 	if co.policy.Load() != c.scope.Company() {
 		m.adopt(co, c.scope)
 	}
-	now, last := m.g.now().UnixNano(), m.ranked.Load()
-	if now-last >= int64(rankEvery) && m.ranked.CompareAndSwap(last, now) {
-		go func() { // off the client's time
-			m.rank()
-			m.budgets.ask()
-		}()
+	now := m.g.now().UnixNano()
+	if due(&m.ranked, now, rankEvery) { // off the client's time, as below
+		go m.rank()
+	}
+	if !m.budgets.knows && due(&m.budgets.asked, now, standEvery) {
+		go m.budgets.ask()
 	}
 	return co
+}
+
+// due reports whether something that was done last is to be done again, to one of
+// those who ask.
+func due(last *atomic.Int64, now int64, every time.Duration) bool {
+	then := last.Load()
+	return now-then >= int64(every) && last.CompareAndSwap(then, now)
 }
 
 // meet returns the company of a call that is not known, or the others' where

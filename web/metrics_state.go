@@ -5,21 +5,23 @@ import (
 
 	"bulkhead/ledger"
 	"bulkhead/limiter"
-	"bulkhead/redisdb"
 )
 
-// limitStats is a Limiter that counts what it does.
-type limitStats interface{ Stats() limiter.Stats }
+// Limiters that count what they do: in process, and in Redis.
+type (
+	localStats interface{ Stats() limiter.Stats }
+	redisStats interface{ Stats() limiter.RedisStats }
+)
 
-// state tells of the limiter, the ledger and the client of Redis, each asked once
-// for a scrape. What is not there is not told of.
+// state tells of the limiter and the ledger, each asked once for a scrape. What is
+// not there is not told of.
 type state struct {
 	g *Gateway
 
-	holds, held, failedReads                                       *prometheus.Desc
-	queued, lag, unwritten, shipped, failedShips, refused, dropped *prometheus.Desc
-	journal, journalLimit, journalErrors                           *prometheus.Desc
-	redisCalls, redisFailed, redisUnanswered, redisConns           *prometheus.Desc
+	holds, held, failedReads                                           *prometheus.Desc
+	queued, lag, unwritten, shipped, failedShips, refused, dropped     *prometheus.Desc
+	journal, journalLimit, journalErrors                               *prometheus.Desc
+	redisCalls, redisUnanswered, redisWaiting, redisLost, redisAllowed *prometheus.Desc
 }
 
 func newState(g *Gateway) *state {
@@ -43,9 +45,10 @@ func newState(g *Gateway) *state {
 		journalErrors: desc("journal_errors_total", "Writes and syncs of the journal that failed."),
 
 		redisCalls:      desc("redis_calls_total", "Scripts and commands sent to Redis."),
-		redisFailed:     desc("redis_failed_calls_total", "Of those, all that did not succeed."),
 		redisUnanswered: desc("redis_unanswered_calls_total", "Of those, all that got no answer in time."),
-		redisConns:      desc("redis_connections", "Connections to Redis."),
+		redisWaiting:    desc("redis_waiting_companies", "Companies of which Redis does not know yet all that calls used."),
+		redisLost:       desc("redis_lost_holds_total", "Holds whose lease ended while their calls ran; those were cut off."),
+		redisAllowed:    desc("redis_allowed_attempts_total", "Attempts that were let through while Redis was away, within the allowance."),
 	}
 }
 
@@ -53,7 +56,7 @@ func newState(g *Gateway) *state {
 func (s *state) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		s.holds, s.held, s.failedReads, s.queued, s.lag, s.unwritten, s.shipped, s.failedShips, s.refused, s.dropped,
-		s.journal, s.journalLimit, s.journalErrors, s.redisCalls, s.redisFailed, s.redisUnanswered, s.redisConns,
+		s.journal, s.journalLimit, s.journalErrors, s.redisCalls, s.redisUnanswered, s.redisWaiting, s.redisLost, s.redisAllowed,
 	} {
 		to <- d
 	}
@@ -61,16 +64,25 @@ func (s *state) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (s *state) Collect(to chan<- prometheus.Metric) {
-	if l, ok := s.g.Limiter.(limitStats); ok {
+	switch l := s.g.Limiter.(type) {
+	case localStats:
+		s.limits(to, l.Stats())
+	case redisStats:
 		st := l.Stats()
-		gauge(to, s.holds, float64(st.Open))
-		gauge(to, s.held, dollars(st.HeldNano))
-		count(to, s.failedReads, st.FailedReads)
+		s.limits(to, st.Stats)
+		count(to, s.redisCalls, st.Calls)
+		count(to, s.redisUnanswered, st.Unanswered)
+		gauge(to, s.redisWaiting, float64(st.Waiting))
+		count(to, s.redisLost, st.Lost)
+		count(to, s.redisAllowed, st.Allowed)
 	}
 	s.ledger(to, s.g.Ledger.Stats())
-	if s.g.Redis != nil {
-		s.redis(to, s.g.Redis.Stats())
-	}
+}
+
+func (s *state) limits(to chan<- prometheus.Metric, st limiter.Stats) {
+	gauge(to, s.holds, float64(st.Open))
+	gauge(to, s.held, dollars(st.HeldNano))
+	count(to, s.failedReads, st.FailedReads)
 }
 
 func (s *state) ledger(to chan<- prometheus.Metric, st ledger.Stats) {
@@ -86,13 +98,6 @@ func (s *state) ledger(to chan<- prometheus.Metric, st ledger.Stats) {
 		gauge(to, s.journalLimit, float64(st.JournalLimit))
 		count(to, s.journalErrors, st.JournalErrors)
 	}
-}
-
-func (s *state) redis(to chan<- prometheus.Metric, st redisdb.Stats) {
-	count(to, s.redisCalls, st.Calls)
-	count(to, s.redisFailed, st.Failed)
-	count(to, s.redisUnanswered, st.Unanswered)
-	gauge(to, s.redisConns, float64(st.Conns))
 }
 
 func gauge(to chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {

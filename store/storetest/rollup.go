@@ -203,6 +203,10 @@ func testSpentAtRandom(t *testing.T, open Open) {
 				at = maxTime(at, january)
 			}
 			e := attempt(at, r.Int64N(1000))
+			if r.IntN(2) == 0 { // the id is of another clock
+				skewed := at.Add(time.Duration(r.Int64N(int64(118*time.Minute))) - 59*time.Minute)
+				e.ID = ledger.AttemptIDAt(skewed)[:20] + ledger.NewAttemptID()[20:]
+			}
 			e.Rank, e.First, e.Lent = ledger.Estimate, r.IntN(4) > 0, r.IntN(2) == 0
 			e.ProjectID, e.KeyID = fmt.Sprint("proj_", 1+r.IntN(2)), fmt.Sprint("key_", 1+r.IntN(2))
 			e.AgentID, e.UserID = []string{"", "agent_1"}[r.IntN(2)], []string{"", "user_1", "user_2"}[r.IntN(3)]
