@@ -289,6 +289,7 @@ func TestRedisFailover(t *testing.T) {
 // One master of a Cluster is killed: companies elsewhere go on, those there come
 // back exact.
 func TestRedisClusterFailover(t *testing.T) {
+	servers.SkipRace(t, servers.ClusterRace)
 	server := servers.Start(t, "redis-cluster")
 	for _, node := range server.List("REDIS_NODES") { // or all slots are refused while some have no master
 		do(t, redisClient(t, "redis://"+node), "CONFIG", "SET", "cluster-require-full-coverage", "no")

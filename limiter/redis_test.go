@@ -94,6 +94,7 @@ func TestRedisSentinel(t *testing.T) {
 }
 
 func TestRedisCluster(t *testing.T) {
+	servers.SkipRace(t, servers.ClusterRace)
 	server := servers.Start(t, "redis-cluster")
 	suite(t, "redis+cluster://"+server.Var("REDIS_CLUSTER"), 3)
 }

@@ -341,6 +341,7 @@ func TestSentinel(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	servers.SkipRace(t, servers.ClusterRace)
 	server := servers.Start(t, "redis-cluster", "REDIS_PASSWORD=s3cret")
 	c := open(t, "redis+cluster://:s3cret@"+server.Var("REDIS_CLUSTER"), redisdb.Options{Probe: 20 * time.Millisecond})
 	if err := c.Check(t.Context()); err != nil {

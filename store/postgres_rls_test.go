@@ -30,6 +30,11 @@ var rowsOf = []string{
 	`INSERT INTO budget (company_id, id, kind, owner, unit, period, amount, soft, created_at) VALUES ($1, 'b', 'company', '', 'usd', 'day', 1, false, 1)`,
 	`INSERT INTO data_key (company_id, wrapped, created_at) VALUES ($1, 'w', 1)`,
 	`INSERT INTO entry SELECT $1, 'e', '', '', '', '', '', '', '', '', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, true, 0, 1, 1`,
+	`INSERT INTO rollup SELECT $1, 1, '', '', '', '', '', '', '', '', 0, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0`,
+	`INSERT INTO rollup_day (company_id, day, late, rolled, closed, built) VALUES ($1, 1, 0, 0, 0, '')`,
+	`INSERT INTO alert (company_id, id, project_id, amount, url, created_at) VALUES ($1, 'a', '', 1, 'u', 1)`,
+	`INSERT INTO alert_event (company_id, id, alert_id, amount, period, spent, created_at, tries, next_at, delivered_at, status)
+		VALUES ($1, 'e', 'a', 1, 1, 1, 1, 0, 1, 0, 0)`,
 	`INSERT INTO audit (company_id, id, created_at, type, actor, project_id, object) VALUES ($1, 'x', 1, 't', 'a', '', '')`,
 	`INSERT INTO audit_link (company_id, seq, id, hash) VALUES ($1, 1, 'x', decode(repeat('00', 32), 'hex'))`,
 	`INSERT INTO audit_head (company_id, count, hash, seal) VALUES ($1, 1, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'))`,

@@ -121,23 +121,17 @@ func (t *tx) whole(from, to int64) error {
 		dayBegins(last+1).Format(time.DateOnly))
 }
 
-// some adds the sums that a statement finds.
+// some adds the sums that a statement finds. Of one that finds more than may be
+// the last ones are cut off, since what comes before them is more too.
 func (r *usageReader) some(t *tx, st statement, args ...any) error {
-	n := 0
-	var last time.Time
-	err := t.query(st, func(row row) error {
+	return t.query(st, func(row row) error {
 		var u ledger.UsageSum
 		err := row.Scan(moment{&u.At}, &u.ProjectID, &u.KeyID, &u.UserID, &u.Provider, &u.Model, &u.Tier,
 			&u.Requests, &u.Attempts, &u.Unpriced, &u.CostNano, &u.Input, &u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput,
 			&u.Output, &u.Reasoning, &u.AudioOutput, &u.ImageOutput)
-		n, last = n+1, u.At
 		r.add(&u)
 		return err
 	}, args...)
-	if err == nil && n > r.q.Rows && last.Before(r.until) {
-		r.until = last // there may be more in that bucket
-	}
-	return err
 }
 
 func (r *usageReader) add(u *ledger.UsageSum) {
@@ -153,9 +147,7 @@ func (r *usageReader) add(u *ledger.UsageSum) {
 // cut leaves the buckets that are whole, and no more sums than were asked for.
 func (r *usageReader) cut() {
 	if len(r.sums) > r.q.Rows {
-		if at := r.sums[r.q.Rows].At; at.Before(r.until) {
-			r.until = at
-		}
+		r.until = r.sums[r.q.Rows].At
 	}
 	r.sums = slices.DeleteFunc(r.sums, func(u ledger.UsageSum) bool { return !u.At.Before(r.until) })
 }

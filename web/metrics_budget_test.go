@@ -149,13 +149,15 @@ func TestBudgetGauges(t *testing.T) {
 	}
 	l.known.Store(true)
 
-	// A change of policy is seen without a call, once the gateway is told.
+	// A change of policy is seen without a call, once the gateway is told, and a
+	// call that began before it and ends now does not bring the old one back.
 	l.world.Edit(s, func(c *tenant.Company) {
-		c.Budgets = []*tenant.Budget{usdBudget("1", tenant.OfCompany, "", tenant.Total, 200)}
+		c.Generation, c.Budgets = 5, []*tenant.Budget{usdBudget("1", tenant.OfCompany, "", tenant.Total, 200)}
 	})
 	if !l.g.PolicyChanged(s.ID().String()) {
 		t.Fatal("it is to be told again")
 	}
+	l.busy(s, 1)
 	l.want("another policy", "bulkhead_budget_limit_usd", line("limit_usd", "company", "", "total", 200))
 	l.want("another policy", "bulkhead_budget_spent_usd", spent[0])
 	if n := len(co.stands); n != 1 {

@@ -276,14 +276,12 @@ func (m *metrics) forget(company string) {
 func (m *metrics) renew(company string) {
 	m.mu.RLock()
 	co := m.companies[company]
-	var s tenant.Scope
-	if co != nil {
-		s = co.scope
-	}
-	m.mu.RUnlock()
 	if co == nil || co.policy.Load() == nil {
+		m.mu.RUnlock()
 		return
 	}
+	s := co.scope
+	m.mu.RUnlock()
 	if now, ok := m.g.Tenants.Current(s); ok {
 		m.adopt(co, now)
 	}

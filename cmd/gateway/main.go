@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // the zones of budgets, also where the machine has none
 )
 
 // version is set by the linker in a release.

@@ -3,6 +3,8 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,23 +117,30 @@ func testRollupsToday(t *testing.T, open Open) {
 	w := newWorld(t, open)
 	s, _ := w.company("acme")
 	now := time.Now().UTC()
+	tomorrow := now.Truncate(day).Add(day + time.Hour)
+	w.rollUp(s, ledger.RollupOptions{Now: now.Add(-2 * day)})
 	must(t, w.db.AppendEntries(w.ctx(), book(s, attempt(now, 5))))
 	same(t, len(w.days(s)), 0) // today is nobody's business yet
-	// But who appends has asked for tomorrow, once.
-	tomorrow := now.Truncate(day).Add(day + time.Hour)
+	span := limiter.Span{Kind: tenant.OfProject, Of: "proj_1"}
+	f := func() {
+		t.Helper()
+		used, err := w.db.Spent(w.ctx(), s, []limiter.Span{span}, tomorrow.Add(day), nil)
+		must(t, err)
+		same(t, used[0], limiter.Used{Nano: 5, Tokens: 6, Requests: 1})
+	}
+	f()
+	// But there will be something to do tomorrow.
 	o := ledger.RollupOptions{Now: now}
 	r := w.rollUp(s, o)
 	if !r.Next.Equal(tomorrow) || r.Days != 0 {
 		t.Errorf("%+v", r)
 	}
+	f()
 	o.Now = tomorrow
 	if r = w.rollUp(s, o); r.Days != 1 || !r.Next.Equal(tomorrow.Add(7*day)) {
 		t.Errorf("%+v", r)
 	}
-	span := limiter.Span{Kind: tenant.OfProject, Of: "proj_1"}
-	used, err := w.db.Spent(w.ctx(), s, []limiter.Span{span}, tomorrow, nil)
-	must(t, err)
-	same(t, used[0], limiter.Used{Nano: 5, Tokens: 6, Requests: 1})
+	f()
 }
 
 func testRetention(t *testing.T, open Open) {
@@ -173,6 +182,61 @@ func testRetention(t *testing.T, open Open) {
 	if _, _, err = w.db.Usage(w.ctx(), s, q); err == nil {
 		t.Error("an hour of a closed day was told")
 	}
+}
+
+// testRacingRollups appends while others add up and close the same days. Nothing is
+// lost and nothing counts twice.
+func testRacingRollups(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, _ := w.company("acme")
+	const writers, rounds = 3, 25
+	o := ledger.RollupOptions{Now: january.Add(75 * day), Step: 2}
+	var sum atomic.Int64
+	var writing, rolling sync.WaitGroup
+	done := make(chan struct{})
+	for i := range writers {
+		writing.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 1))
+			for range rounds {
+				var batch []ledger.Entry
+				for range 1 + r.IntN(3) {
+					e := attempt(january.Add(time.Duration(r.Int64N(int64(2*day)))).Truncate(time.Microsecond), r.Int64N(1000))
+					sum.Add(e.CostNano)
+					batch = append(batch, e)
+				}
+				if err := w.db.AppendEntries(w.ctx(), book(s, batch...)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 2 {
+		rolling.Go(func() {
+			o := o
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if o.Keep = 0; i == 1 && n > 5 {
+					o.Keep = day
+				}
+				if _, err := w.db.RollUp(w.ctx(), s, o); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(done)
+	rolling.Wait()
+	same(t, w.spent(s, 0, 2), sum.Load())
+	o.Keep = day
+	w.rollUp(s, o)
+	same(t, w.days(s), []string{"0 closed", "1 closed"})
+	same(t, w.spent(s, 0, 2), sum.Load())
 }
 
 // testSpentAtRandom holds Spent against the entries themselves, whatever is added

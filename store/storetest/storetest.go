@@ -43,6 +43,7 @@ func Run(t *testing.T, open Open) {
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"SpentAtRandom", testSpentAtRandom},
+		{"RacingRollups", testRacingRollups},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},

@@ -40,6 +40,18 @@ func testUpkeep(t *testing.T, open Open) {
 	must(t, w.db.AppendEntries(w.ctx(), book(acme, attempt(time.Now(), 1)))) // for tomorrow
 	must(t, w.db.EndUpkeep(w.ctx(), u, time.Time{}))
 	take()
+	// Also if it is wanted later than the work would be given out again.
+	for _, next := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		must(t, w.db.AppendEntries(w.ctx(), book(acme, on(0, 1))))
+		u, ok, err := w.db.TakeUpkeep(w.ctx(), tenant.RollUp, -time.Minute)
+		must(t, err)
+		same(t, ok, true)
+		must(t, w.db.AppendEntries(w.ctx(), book(acme, on(0, 1))))
+		must(t, w.db.EndUpkeep(w.ctx(), u, next))
+		u = take(acme.ID().String() + " rollup")
+		must(t, w.db.EndUpkeep(w.ctx(), u, time.Now().Add(time.Hour)))
+		take()
+	}
 	// One that is not ended comes back when its time is over.
 	must(t, w.db.AppendEntries(w.ctx(), book(beta, on(0, 1))))
 	u, ok, err := w.db.TakeUpkeep(w.ctx(), tenant.RollUp, -time.Second)
