@@ -32,7 +32,7 @@ func BenchmarkRedis(b *testing.B) {
 	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: limiter.Options{Book: limitertest.NewLedger(), TotalConcurrent: -1, CompanyConcurrent: -1}, Heartbeat: time.Second, Patience: 5 * time.Second})
 	defer l.Close()
 	for l.Ready() != nil {
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	s := tenanttest.Scope(b, "acme")
 	a := &limiter.Ask{By: by, Nano: 1000, Tokens: 100}

@@ -105,12 +105,12 @@ func (f *traffic) run(callers int) {
 					return
 				default:
 				}
-				time.Sleep(f.pause)
+				<-time.After(f.pause)
 				a, err := f.hold(f.all, usd)
 				if err == nil {
 					f.calls.Add(1)
 					if rand.IntN(4) == 0 {
-						time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // it takes some time
+						<-time.After(time.Duration(rand.IntN(20)) * time.Millisecond) // it takes some time
 					}
 					f.end(a, rand.Int64N(usd/50))
 					if rand.IntN(8) == 0 {
@@ -128,7 +128,7 @@ func (f *traffic) run(callers int) {
 					f.t.Errorf("got %v", err)
 					return
 				}
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 			}
 		})
 	}

@@ -81,12 +81,12 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	book, err := ledger.Open(ctx, h.db, ledger.Options{
 		Journal: filepath.Join(cfg.Data, "journal"), Sync: ledgerSync[cfg.Ledger.Sync], JournalBytes: int64(cfg.Ledger.JournalBytes),
 		Shipped: limits.Shipped,
-		ScopeOf: func(ctx context.Context, company string) (tenant.Scope, error) {
+		ScopeOf: func(ctx context.Context, company string) (s tenant.Scope, err error) {
 			a, err := directory.Gateway().Begin(ctx, "ledger.recover", company)
-			if err != nil {
-				return tenant.Scope{}, err
+			if err == nil {
+				s, err = directory.Scope(ctx, a, company)
 			}
-			return directory.Scope(ctx, a, company)
+			return s, err
 		},
 	})
 	if err != nil {
