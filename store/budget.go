@@ -156,10 +156,20 @@ func (db *DB) DeleteBudget(ctx context.Context, s tenant.Scope, id string) error
 }
 
 func (t *tx) deleteBudget(id string, ceiling bool) error {
+	_, all, err := t.budgets()
+	if err != nil {
+		return err
+	}
+	project := ""
+	for _, b := range all {
+		if b.ID == id && b.Kind == tenant.OfProject {
+			project = b.Of
+		}
+	}
 	if err := must(t.exec(budgetDeleted, id, ceiling)); err != nil {
 		return err
 	}
-	return t.audit(audit.BudgetDeleted, "", id)
+	return t.audit(audit.BudgetDeleted, project, id)
 }
 
 // PutCeiling implements web.Registry. The ceiling is the operator's act, in the

@@ -109,6 +109,22 @@ var leaves = map[string]string{
 	"DELETE /v1/organization/credentials/{credential}":                             "credential.deleted",
 	"POST /v1/organization/routes":                                                 "route.updated",
 	"DELETE /v1/organization/routes/{route}":                                       "route.deleted",
+	"POST /v1/organization/projects/{project}/spend_limit":                         "budget.created",
+	"DELETE /v1/organization/projects/{project}/spend_limit":                       "budget.deleted",
+	"POST /v1/organization/projects/{project}/spend_alerts":                        "spend_alert.created",
+	"POST /v1/organization/projects/{project}/spend_alerts/{alert}":                "spend_alert.updated",
+	"DELETE /v1/organization/projects/{project}/spend_alerts/{alert}":              "spend_alert.deleted",
+	"POST /v1/organization/spend_limit":                                            "budget.created",
+	"DELETE /v1/organization/spend_limit":                                          "budget.deleted",
+	"POST /v1/organization/spend_alerts":                                           "spend_alert.created",
+	"POST /v1/organization/spend_alerts/{alert}":                                   "spend_alert.updated",
+	"DELETE /v1/organization/spend_alerts/{alert}":                                 "spend_alert.deleted",
+	"POST /v1/organization/budgets":                                                "budget.created",
+	"POST /v1/organization/budgets/calendar":                                       "", // it is what it was
+	"POST /v1/organization/budgets/{budget}":                                       "budget.updated",
+	"DELETE /v1/organization/budgets/{budget}":                                     "budget.deleted",
+	"PUT /admin/companies/{company}/ceiling":                                       "budget.created",
+	"DELETE /admin/companies/{company}/ceiling":                                    "budget.deleted",
 	"POST /admin/companies":                                                        "company.created project.created service_account.created api_key.created api_key.created api_key.created",
 	"POST /admin/companies/{company}/suspend":                                      "company.suspended",
 	"POST /admin/companies/{company}/resume":                                       "company.resumed",
@@ -195,7 +211,15 @@ func (w *world) operatorLeaves(t *testing.T, r web.Route, want string) {
 			w.g.call(t, r.Method, w.g.OpsURL+"/admin/companies/"+c.ID+"/suspend", w.g.Operator, empty(nil), nil)
 			before = acts()
 		}
-		w.g.call(t, r.Method, w.g.OpsURL+fill(r.Pattern, []string{c.ID}), w.g.Operator, empty(nil), nil)
+		body := empty(nil)
+		if strings.HasSuffix(r.Pattern, "/ceiling") {
+			body = ceiling
+			if r.Method == http.MethodDelete {
+				w.g.call(t, http.MethodPut, w.g.OpsURL+fill(r.Pattern, []string{c.ID}), w.g.Operator, body, nil)
+				before = acts()
+			}
+		}
+		w.g.call(t, r.Method, w.g.OpsURL+fill(r.Pattern, []string{c.ID}), w.g.Operator, body, nil)
 	}
 	if after := acts(); after <= before {
 		t.Errorf("%s left no act", name)
