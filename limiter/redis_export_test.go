@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"testing"
 	"time"
 
 	"bulkhead/tenant"
@@ -15,6 +16,9 @@ func SetRedisClock(l *Redis, now func() time.Time) {
 
 // HoldScript is the name by which Redis knows the script of a Hold.
 var HoldScript = scriptHold.Hash()
+
+// RegistryScript is the text of the script about the registry.
+var RegistryScript = luaRegistry
 
 // RedisScripts are the sizes of the scripts in bytes.
 func RedisScripts() map[string]int {
@@ -40,4 +44,24 @@ func Tidy(ctx context.Context, l *Redis, s tenant.Scope) error {
 	o := l.enter(s.ID())
 	defer l.done(o)
 	return l.tidy(ctx, o, false)
+}
+
+// LoseReply takes an attempt in Redis of which the gateway does not hear.
+func LoseReply(t testing.TB, l *Redis, s tenant.Scope, a *Ask) {
+	o := l.enter(s.ID())
+	defer l.done(o)
+	h := &holding{l: l, s: s, ask: a, need: needOf(a)}
+	at, err := l.begin(o, a, &h.need)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.mu.Lock()
+	args := h.args(o, at)
+	at.state = attemptVoid
+	o.mu.Unlock()
+	reply, err := l.c.Run(t.Context(), scriptHold, o.keys, args)
+	if r := (&reader{reply: reply}); err != nil || r.text() != "held" {
+		t.Fatalf("got %v, %v", reply, err)
+	}
+	l.forgo(o, at)
 }

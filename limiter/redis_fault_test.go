@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,11 +65,43 @@ func TestRedisFlushed(t *testing.T) {
 	f.exact(all...)
 }
 
+// dataOf is the folder where a server keeps its data.
+func dataOf(server *servers.Server) string {
+	addr := server.Var("REDIS_ADDR")
+	return filepath.Join(server.Dir, addr[strings.LastIndexByte(addr, ':')+1:], "appendonlydir")
+}
+
+// The server comes back with what it had a while ago, when an attempt ran that
+// has ended since and is in the store: nobody has it any more.
+func TestRedisOldData(t *testing.T) {
+	server := servers.Start(t, "redis")
+	data, old := dataOf(server), filepath.Join(t.TempDir(), "old")
+	all, f := fleet(t, server.Var("REDIS_URL"), 2, limiter.RedisOptions{})
+	ended, runs := f.take(all[0], usd), f.take(all[1], 3*usd)
+	if err := os.CopyFS(old, os.DirFS(data)); err != nil {
+		t.Fatal(err)
+	}
+	f.end(ended, usd/2)
+	f.ship(1)
+	f.flush(all...)
+	f.stands(usd/2, 3*usd, all...)
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(data), os.CopyFS(data, os.DirFS(old)), server.Again(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	f.stands(usd/2, 3*usd, all...)
+	f.end(runs, usd)
+	f.flush(all...)
+	f.exact(all...)
+}
+
 // The server is killed and comes back with nothing, and then with what it had a
 // while ago.
 func TestRedisRestarts(t *testing.T) {
 	server := servers.Start(t, "redis")
-	data := filepath.Join(server.Dir, server.Var("REDIS_ADDR")[strings.LastIndexByte(server.Var("REDIS_ADDR"), ':')+1:], "appendonlydir")
+	data := dataOf(server)
 	all, f := fleet(t, server.Var("REDIS_URL"), 2, limiter.RedisOptions{})
 	open := f.take(f.all, 7*usd)
 	f.run(10)

@@ -3,10 +3,8 @@ package limiter_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"bulkhead/limiter/limitertest"
 	"bulkhead/redisdb"
 	"bulkhead/tenant"
-	"bulkhead/tenant/tenanttest"
 	"bulkhead/test/servers"
 )
 
@@ -36,12 +33,24 @@ func TestRedisGatewayDies(t *testing.T) {
 	f.flush(dies)
 	other := f.take(lives, 3*usd)
 	f.stands(2*usd, 53*usd, lives)
+	calls := func() error { // there may be two
+		h, _, err := lives.Hold(t.Context(), f.s, &limiter.Ask{Limits: []tenant.Limited{{Kind: "key", ID: "key_1", Limits: tenant.Limits{Concurrent: 2}}}})
+		h.End(limiter.Used{})
+		return err
+	}
+	if err := calls(); !fault.Is(err, fault.RateLimited) {
+		t.Errorf("got %v", err)
+	}
 	limiter.Kill(dies)
 	eventually(t, "the lease ends", func() bool {
 		st, err := lives.Standing(t.Context(), f.s, f.budgets)
 		return err == nil && st[0].Held == 3*usd
 	})
 	f.stands(52*usd, 3*usd, lives)
+	if err := calls(); err != nil { // nor are its calls open
+		t.Error(err)
+	}
+	f.flush(lives)
 	// The successor ships what it finds in the journal: some cost less, some
 	// nothing, and of two it is not known yet.
 	for i, a := range left[:8] {
@@ -58,6 +67,33 @@ func TestRedisGatewayDies(t *testing.T) {
 	f.end(other, usd)
 	f.flush(lives)
 	f.stands(f.bill.Load()+2*5*usd, 0, heir, lives)
+}
+
+// While the Book is read for the first time the journal of a gateway that died is
+// shipped: what was read is not all, and it is read again.
+func TestRedisShippedWhileRead(t *testing.T) {
+	server := servers.Start(t, "redis")
+	all, f := fleet(t, server.Var("REDIS_URL"), 2, limiter.RedisOptions{})
+	budgets := f.budgets
+	f.budgets = nil
+	left := f.take(all[0], 5*usd)
+	limiter.Kill(all[0])
+	f.budgets = budgets
+	left.entry.Used = limiter.Used{Nano: usd}
+	f.ledger.Record(f.s, left.entry)
+	f.bill.Add(usd)
+	reads := 0
+	f.ledger.Before = func(context.Context) error {
+		if reads++; reads == 1 {
+			all[1].Shipped(f.s, f.ledger.Ship(f.s, 1, func(int) int { return 0 }))
+			return all[1].Flush(t.Context())
+		}
+		return nil
+	}
+	f.exact(all[1])
+	if reads < 2 {
+		t.Error("it was not read again")
+	}
 }
 
 // A gateway is cut off for longer than its lease. It hears that its holds are
@@ -117,6 +153,94 @@ func TestRedisGatewayComesLate(t *testing.T) {
 	f.exact(late, stays)
 }
 
+// Nobody is admitted after all was lost until every gateway that lives has said
+// what it has, also one that has no calls.
+func TestRedisWaitsForAll(t *testing.T) {
+	server := servers.Start(t, "redis")
+	direct := redisClient(t, server.Var("REDIS_URL"))
+	all, f := fleet(t, server.Var("REDIS_URL"), 2, limiter.RedisOptions{Heartbeat: 500 * time.Millisecond})
+	f.budgets[0].Limit = 10 * usd
+	open := f.take(all[1], 8*usd)
+	for _, lose := range [][]string{{"FLUSHALL"}, {"DEL", "bh:{" + f.s.ID().String() + "}:attempts"}, {"DEL", "bh:{" + f.s.ID().String() + "}:attempts", "bh:{" + f.s.ID().String() + "}:due", "bh:{" + f.s.ID().String() + "}:counts"}} {
+		do(t, direct, lose...)
+		eventually(t, "there is a decision", func() bool {
+			_, err := f.hold(all[0], 5*usd)
+			if e := fault.As(err); err == nil || e.Kind != fault.Unavailable && e.Type != "budget_held" {
+				t.Fatalf("got %v: what the other gateway holds is not known", err)
+			}
+			return !fault.Is(err, fault.Unavailable)
+		})
+	}
+	f.end(open, usd)
+	f.flush(all...)
+	f.exact(all...)
+}
+
+// The registry lets a company be opened in a run when the run is three heartbeats
+// old and all that live have said what they have in it.
+func TestRedisRegistry(t *testing.T) {
+	server := servers.Start(t, "redis")
+	c := redisClient(t, server.Var("REDIS_URL"))
+	registry := redisdb.NewScript(limiter.RegistryScript)
+	const patience = "400" // milliseconds
+	fresh := "fresh"
+	f := func(what, gateway, name, passed, lost, company string) (verdict, registryName string, lives int, run int64) {
+		t.Helper()
+		reply, err := c.Run(t.Context(), registry, []string{"bh:gateways"}, []string{what, gateway, patience, name, passed, fresh, "", lost, company})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := reply.([]any)
+		return r[0].(string), r[1].(string), len(r[3].([]any)), r[4].(int64)
+	}
+	start := time.Now()
+	verdict, name, lives, run := f("beat", "one", "", "0", "", "")
+	if verdict != "wait" || name != "fresh" || lives != 1 || run != 1 {
+		t.Errorf("at first: %s, %s, %d, %d", verdict, name, lives, run)
+	}
+	for time.Since(start) < 500*time.Millisecond { // both live, and one says nothing
+		f("beat", "two", name, "0", "", "")
+		if verdict, _, _, _ := f("claim", "one", name, "1", "", "org"); verdict != "wait" {
+			t.Fatalf("%s although one has not said what it has", verdict)
+		}
+	}
+	f("beat", "two", "another", "9", "", "")
+	if verdict, _, _, _ := f("claim", "one", name, "1", "", "org"); verdict != "wait" {
+		t.Errorf("%s although one has said what it has to another registry", verdict)
+	}
+	f("beat", "two", name, "1", "", "")
+	for range 2 {
+		if verdict, _, lives, _ := f("claim", "one", name, "1", "", "org"); verdict != "go" || lives != 2 {
+			t.Errorf("%s, %d", verdict, lives)
+		}
+	}
+	f("open", "one", name, "1", "", "org")
+	if verdict, _, _, _ := f("claim", "two", name, "1", "", "org"); verdict != "open" {
+		t.Errorf("%s although it is open", verdict)
+	}
+	// Its keys have gone: that is a new run. One is enough, however many ask.
+	for range 2 {
+		if verdict, _, _, run := f("claim", "two", name, "1", name+"-1", "org"); verdict != "wait" || run != 2 {
+			t.Errorf("%s in run %d", verdict, run)
+		}
+	}
+	f("beat", "one", name, "2", "", "")
+	// It comes back with what it had long ago: what was passed in it is worth
+	// nothing, whatever its number.
+	old := redisdb.NewScript(`return redis.call('HSET', KEYS[1], 'runs', cmsgpack.pack({ARGV[1], 1, {abc = {1, 0}}}))`)
+	if _, err := c.Run(t.Context(), old, []string{"bh:gateways"}, []string{name}); err != nil {
+		t.Fatal(err)
+	}
+	fresh = "other"
+	if _, again, _, run := f("beat", "one", name, "2", "", ""); again == name && run <= 2 {
+		t.Errorf("registry %s gives number %d twice", again, run)
+	}
+	name = fresh
+	f("beat", "one", name, "2", "", "")
+	f("leave", "two", name, "1", "", "")
+	eventually(t, "the one that is left may", func() bool { v, _, lives, _ := f("claim", "one", name, "2", "", "org"); return v == "go" && lives == 1 })
+}
+
 // Replies are lost all the time: nothing counts twice, and no hold stays that
 // nobody has.
 func TestRedisRepliesLost(t *testing.T) {
@@ -138,6 +262,33 @@ func TestRedisRepliesLost(t *testing.T) {
 	f.halt(one, two)
 	f.exact(one, two)
 	eventually(t, "no attempt is left", func() bool { st := one.Stats(); return st.Attempts == 0 && st.Open == 0 && st.HeldNano == 0 })
+}
+
+// A hold that nobody took any more is not taken when it arrives after all.
+func TestRedisHoldComesLate(t *testing.T) {
+	server := servers.Start(t, "redis")
+	all, f := fleet(t, server.Var("REDIS_URL"), 1, limiter.RedisOptions{})
+	l := all[0]
+	f.end(f.take(l, usd), usd)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := &limiter.Ask{ID: "att_late", By: by, Nano: usd, Budgets: f.budgets}
+	if _, _, err := l.Hold(gone, f.s, a); !fault.Is(err, fault.Unavailable) {
+		t.Fatalf("got %v", err)
+	}
+	f.flush(l)
+	if _, _, err := l.Hold(t.Context(), f.s, a); !fault.Is(err, fault.Unavailable) { // what was sent arrives
+		t.Errorf("got %v", err)
+	}
+	f.flush(l)
+	f.exact(l)
+	// Where it was taken before it is cancelled, all is given back, the call too.
+	calls := &tenant.Budget{Kind: tenant.OfKey, Of: "key_1", Unit: tenant.Requests, Period: tenant.Total, Limit: 100}
+	f.budgets = []*tenant.Budget{calls}
+	f.stands(1, 0, l)
+	limiter.LoseReply(t, l, f.s, &limiter.Ask{ID: "att_lost", By: by, Nano: usd, Budgets: f.budgets})
+	f.flush(l)
+	f.stands(1, 0, l)
 }
 
 // What a client of Redis sees of one Hold is one script.
@@ -205,7 +356,11 @@ func TestRedisClockOfGateway(t *testing.T) {
 		all, f := fleet(t, server.Var("REDIS_URL"), 1, limiter.RedisOptions{Options: limiter.Options{Now: func() time.Time { return time.Now().Add(off) }}})
 		day := budgetOf(tenant.Day, 100*usd)
 		f.budgets = append(f.budgets, day)
+		day.Limit = usd
 		a := f.take(all[0], usd)
+		if _, err := f.hold(all[0], 1); fault.As(err).Type != "budget_held" {
+			t.Errorf("%s off: the day is not what Redis says: %v", off, err)
+		}
 		if d := a.At().Sub(now); d < -time.Minute || d > time.Minute {
 			t.Errorf("%s off: held at %s", off, a.At())
 		}
@@ -213,197 +368,5 @@ func TestRedisClockOfGateway(t *testing.T) {
 		if err != nil || a.At().Before(st[0].From) || !a.At().Before(st[0].To) || st[0].Held != usd {
 			t.Errorf("%s off: %+v, %v", off, st, err)
 		}
-	}
-}
-
-// A server that would throw keys away is not used.
-func TestRedisUnfit(t *testing.T) {
-	server := servers.Start(t, "redis")
-	c, err := redisdb.Open(server.Var("REDIS_URL"), redisdb.Options{Probe: 10 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	l := limiter.OpenRedis(c, limiter.RedisOptions{Heartbeat: 100 * time.Millisecond})
-	defer l.Close()
-	s := tenanttest.Scope(t, "acme")
-	hold := func() error {
-		h, _, err := l.Hold(t.Context(), s, &limiter.Ask{})
-		h.End(limiter.Used{})
-		return err
-	}
-	eventually(t, "admitted", func() bool { return hold() == nil })
-	do(t, c, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-	eventually(t, "refused", func() bool { return fault.Is(hold(), fault.Unavailable) })
-	if err := l.Ready(); err == nil || !strings.Contains(err.Error(), "noeviction") {
-		t.Errorf("got %v", err)
-	}
-	do(t, c, "CONFIG", "SET", "maxmemory-policy", "noeviction")
-	eventually(t, "admitted", func() bool { return hold() == nil })
-	// A full server refuses what is new and keeps what there is.
-	do(t, c, "CONFIG", "SET", "maxmemory", "1")
-	if err := hold(); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("got %v", err)
-	}
-	do(t, c, "CONFIG", "SET", "maxmemory", "0")
-	eventually(t, "admitted", func() bool { return hold() == nil })
-}
-
-// While Redis is away a company that is allowed to uses so much and no more, of
-// its own credentials, and it counts when Redis is back.
-func TestRedisAllowance(t *testing.T) {
-	server := servers.Start(t, "redis")
-	ledger := limitertest.NewLedger()
-	var allowed tenant.Scope
-	o := limiter.RedisOptions{Options: limiter.Options{Book: ledger}, Heartbeat: 200 * time.Millisecond, Patience: 230 * time.Millisecond,
-		Allow: func(s tenant.Scope) limiter.Allowance {
-			if s.ID() == allowed.ID() {
-				return limiter.Allowance{Nano: 10 * usd, Requests: 5}
-			}
-			return limiter.Allowance{}
-		}}
-	l := gateway(t, server.Var("REDIS_URL"), o)
-	f := newTraffic(t, ledger, 100*usd, l)
-	allowed = f.s
-	own := by
-	own.Lent = false
-	hold := func(s tenant.Scope, who limiter.By, nano, least int64) (*one, error) {
-		budgets := f.budgets[:2]
-		a := &limiter.Ask{ID: fmt.Sprintf("att_a%d", f.ids.Add(1)), By: who, Nano: nano, LeastNano: least, Budgets: budgets}
-		h, st, err := l.Hold(t.Context(), s, a)
-		if err == nil && !st.HasBudget {
-			t.Error("no state of the budget")
-		}
-		return &one{h, limitertest.Entry{ID: a.ID, By: who, At: h.At(), First: true}}, err
-	}
-	before, err := hold(f.s, own, 3*usd, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // each outage has an allowance of its own
-		if err := server.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		refused := func(s tenant.Scope, who limiter.By, nano int64) {
-			t.Helper()
-			if _, err := hold(s, who, nano, 0); !fault.Is(err, fault.Unavailable) {
-				t.Errorf("got %v", err)
-			}
-		}
-		refused(f.s, by, 1) // of a lent credential
-		refused(tenanttest.Scope(t, "other"), own, 1)
-		refused(f.s, own, 10*usd+1)
-		var taken []*one
-		for _, nano := range []int64{4 * usd, usd, 20 * usd} { // of the last there is room for 5
-			a, err := hold(f.s, own, nano, usd)
-			if err != nil {
-				t.Fatal(err)
-			}
-			taken = append(taken, a)
-		}
-		if n := taken[2].Nano(); n != 5*usd {
-			t.Errorf("%d granted", n)
-		}
-		refused(f.s, own, 1)
-		for range 2 { // free ones are calls, too
-			a, err := hold(f.s, own, 0, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			taken = append(taken, a)
-		}
-		refused(f.s, own, 0)
-		f.end(taken[0], 2*usd)
-		if err := server.Again(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		f.budgets = f.budgets[:2]
-		bill := f.bill.Load()
-		eventually(t, "it counts", func() bool {
-			st, err := l.Standing(t.Context(), f.s, f.budgets)
-			return err == nil && st[0].Spent == bill && st[0].Held == 9*usd
-		})
-		for i, a := range taken[1:] {
-			f.end(a, int64(i)*usd)
-		}
-		f.flush(l)
-		f.end(f.take(l, usd), 0)
-		f.flush(l)
-		f.stands(f.bill.Load(), 3*usd, l)
-	}
-	f.end(before, usd)
-	f.flush(l)
-	f.exact(l)
-}
-
-// A company has so many windows and no more, and idle ones make room.
-func TestRedisWindows(t *testing.T) {
-	server := servers.Start(t, "redis")
-	clock := limitertest.NewClock(time.Now())
-	ledger := limitertest.NewLedger()
-	l := gateway(t, server.Var("REDIS_URL"), limiter.RedisOptions{Options: limiter.Options{Book: ledger, Now: clock.Now, MaxWindowsPerCompany: 60}})
-	limiter.SetRedisClock(l, clock.Now)
-	s := tenanttest.Scope(t, "acme")
-	hold := func(i int) error {
-		h, _, err := l.Hold(t.Context(), s, keyed(i, tenant.Limits{RequestsPerMinute: 5}))
-		h.End(limiter.Used{})
-		return err
-	}
-	full := func() (n int, err error) {
-		for ; n < 100 && err == nil; n++ {
-			err = hold(n)
-		}
-		return n, err
-	}
-	n, err := full()
-	if n < 50 || n > 60 || !fault.Is(err, fault.RateLimited) || !fault.As(err).NoRetry {
-		t.Errorf("%d windows, then %v", n, err)
-	}
-	if err := hold(0); err != nil {
-		t.Errorf("one that is there: %s", err)
-	}
-	if err := l.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	clock.Pass(3 * time.Minute)
-	if again, err := full(); again < n-5 || err == nil { // the idle ones have gone
-		t.Errorf("%d windows, then %v", again, err)
-	}
-	// Users come and go, and what they spent is read again.
-	clock.Pass(3 * time.Minute)
-	if err := l.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	f := newTraffic(t, ledger, usd, l)
-	f.s = s
-	for round := range 2 {
-		for i := range 100 {
-			who := limiter.By{User: fmt.Sprint("user_", i)}
-			b := &tenant.Budget{Kind: tenant.OfUser, Of: who.User, Unit: tenant.USD, Period: tenant.Month, Limit: 10}
-			h, st, err := l.Hold(t.Context(), s, &limiter.Ask{ID: fmt.Sprintf("att_u%d_%d", round, i), By: who, Nano: 4, Budgets: []*tenant.Budget{b}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := int64(6 - 4*round); st.RemainingNano != want {
-				t.Errorf("user %d: %d left, want %d", i, st.RemainingNano, want)
-			}
-			f.end(&one{h, limitertest.Entry{ID: fmt.Sprintf("att_u%d_%d", round, i), By: who, At: h.At()}}, 4)
-			f.flush(l)
-		}
-	}
-	// What is idle goes by itself, too.
-	f.ship(1 << 30)
-	f.flush(l)
-	clock.Pass(40 * 24 * time.Hour)
-	if err := limiter.Tidy(context.Background(), l, s); err != nil {
-		t.Fatal(err)
-	}
-	direct := redisClient(t, server.Var("REDIS_URL"))
-	fields := do(t, direct, "HKEYS", "bh:{"+s.ID().String()+"}:counts").([]any)
-	if i := slices.IndexFunc(fields, func(f any) bool { return strings.HasPrefix(f.(string), "r") || strings.HasPrefix(f.(string), "o") }); i >= 0 {
-		t.Errorf("%d fields are left, among them %q", len(fields), fields[i])
-	}
-	if ttl, _ := do(t, direct, "TTL", "bh:{"+s.ID().String()+"}:counts").(int64); ttl < 30*24*3600 {
-		t.Errorf("the company is forgotten after %d s", ttl)
 	}
 }

@@ -37,6 +37,7 @@ type traffic struct {
 
 	ids, bill, calls, away, slowest atomic.Int64
 	lost                            atomic.Int64
+	owners                          sync.Map // of attempts that were not asked of all
 	stop                            chan struct{}
 	wg                              sync.WaitGroup
 }
@@ -65,6 +66,9 @@ func (f *traffic) hold(l limiter.Limiter, nano int64) (*one, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l != f.all {
+		f.owners.Store(a.ID, l) // else it is known there
+	}
 	return &one{h, limitertest.Entry{ID: a.ID, By: by, At: h.At(), First: true}}, nil
 }
 
@@ -90,9 +94,15 @@ func (f *traffic) end(a *one, nano int64) {
 	a.End(a.entry.Used)
 }
 
-// ship ships up to n entries.
+// ship ships up to n entries, and tells those who held them.
 func (f *traffic) ship(n int) {
-	f.all.Shipped(f.s, f.ledger.Ship(f.s, n, rand.IntN))
+	for _, id := range f.ledger.Ship(f.s, n, rand.IntN) {
+		if l, ok := f.owners.LoadAndDelete(id); ok {
+			l.(limiter.Limiter).Shipped(f.s, []string{id})
+		} else {
+			f.all.Shipped(f.s, []string{id})
+		}
+	}
 }
 
 // run keeps some callers busy until halt or until the budget is spent.
