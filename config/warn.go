@@ -28,6 +28,9 @@ func (c *Config) Warnings() []string {
 	if c.Upstream.CompanyBaseURLs && c.Upstream.AllowPrivate {
 		warn("upstream.company_base_urls and upstream.allow_private are both on: companies can reach every address this machine reaches")
 	}
+	if !c.PostgresURL.Empty() && c.RedisURL.Empty() {
+		warn("postgres_url is set and redis_url is not: each gateway counts limits and budgets for itself, which is right for one gateway only")
+	}
 	var names []string
 	for name, one := range c.Providers {
 		if inTheClear(one.BaseURL) {

@@ -8,30 +8,9 @@ import (
 	"bulkhead/openai"
 )
 
-// Bound is the most an attempt may use. Package provider makes it of a request
-// and a target; its Bound has the same fields, so that one converts to the
-// other.
-type Bound struct {
-	Input      int64 // tokens, of all kinds together
-	AudioInput int64 // how many of them may be audio
-	ImageInput int64 // how many of them may be images
-	HardInput  int64 // what Input cannot exceed whatever was estimated; 0 is not known
-
-	Output  int64 // tokens of one answer
-	Answers int64 // how many answers are billed
-	Fixed   bool  // Output is the model's own bound, and cannot be lowered
-
-	AudioOutput  bool // answers may have audio
-	CacheWrite   bool // input may be written to a cache that costs extra
-	CacheWrite1h bool // and for an hour
-
-	Searches      int64 // by the vendor
-	SearchContext openai.SearchContext
-
-	Tier    string // the service tier asked for
-	AnyTier bool   // the vendor decides about the tier: any may be billed
-	Strict  bool   // what has no bound is refused
-}
+// Bound is the most an attempt may use. Package provider makes it of a request and
+// a target.
+type Bound = openai.Bound
 
 // UsefulOutput is how many tokens an answer should be allowed to have, so that
 // it is worth its call, where the client did not want fewer.

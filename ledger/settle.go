@@ -63,6 +63,7 @@ func (s *Settled) Absurd() bool { return s.Marks&AbsurdUsage != 0 }
 //     cached input; the high end is all of b at its dearest: a provider need not
 //     have stopped when the gateway did, and may have reasoned unseen.
 //  6. A usage that is said twice counts as last said, and is marked.
+//  7. Nothing is booked above MaxCost, which is marked AbsurdUsage.
 //
 // A zero b bounds nothing, and makes the high end of an Estimate what is booked.
 func (p *Price) Settle(b *Bound, s *Seen) (out Settled) {
@@ -108,9 +109,18 @@ func (p *Price) Settle(b *Bound, s *Seen) (out Settled) {
 	return out
 }
 
+// MaxCost is the most that one attempt is booked at, 35,184 USD in nano-USD: far
+// above any bill, and so low that a provider that says what it likes cannot make
+// a company's sums overflow.
+const MaxCost = 1 << 45
+
 // cost sets the costs of out, of which the low end is low's.
 func (p *Price) cost(out *Settled, b *Bound, low *openai.Usage) {
 	out.CostNano = Cost(p, out.Usage, out.Tier)
+	if out.CostNano > MaxCost {
+		out.CostNano = MaxCost
+		out.Marks |= AbsurdUsage
+	}
 	out.LowNano, out.HighNano = out.CostNano, out.CostNano
 	if out.Rank == Final && out.Marks&AbsurdUsage == 0 {
 		return
@@ -119,7 +129,7 @@ func (p *Price) cost(out *Settled, b *Bound, low *openai.Usage) {
 	if out.Rank == Estimate {
 		hard := *b
 		hard.Input = max(b.Input, b.HardInput)
-		out.HighNano = max(out.CostNano, p.Dearest(&hard))
+		out.HighNano = min(max(out.CostNano, p.Dearest(&hard)), MaxCost)
 	}
 }
 

@@ -57,6 +57,10 @@ func TestSettle(t *testing.T) {
 	f("exactly the bound", Seen{Usage: openai.Usage{Input: 1000, Output: 100}, HasUsage: true, Whole: true},
 		final(openai.Usage{Input: 1000, Output: 100}, 0, dearest, dearest))
 
+	// No sum overflows, whatever is said.
+	wild := openai.Usage{Input: 1 << 40, Output: 1 << 40}
+	f("more than there is", Seen{Usage: wild, HasUsage: true, Whole: true}, final(wild, AbsurdUsage, MaxCost, 1000*in+100*out))
+
 	// Cut short: visible text, by the tokenizer where there is one.
 	f("cut", Seen{Input: 200, TextBytes: 160}, Settled{
 		Usage: openai.Usage{Input: 200, Output: 54}, Rank: Estimate, Marks: NoUsage,
@@ -98,7 +102,7 @@ func TestSettleWithoutBound(t *testing.T) {
 			t.Errorf("%+v of %+v: %+v", u, b, got)
 		}
 	}
-	f(Bound{}, openai.Usage{Input: 1 << 40, Output: 1 << 40}, false)
+	f(Bound{}, openai.Usage{Input: 1 << 30, Output: 1 << 30}, false)
 	f(Bound{Input: 10, Output: 10, Answers: 1}, openai.Usage{Input: 11, Output: 10}, false)
 	f(Bound{Input: 10, Output: 10, Answers: 1}, openai.Usage{Input: 11, Output: 11}, true)
 	f(Bound{Input: 10, HardInput: 30, Output: 10, Answers: 1}, openai.Usage{Input: 30, Output: 10}, false)

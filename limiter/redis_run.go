@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"bulkhead/fault"
 	"bulkhead/redisdb"
 	"bulkhead/tenant"
 )
@@ -33,7 +34,7 @@ const registryKey = "bh:gateways"
 // missedBeats is how many heartbeats a gateway may miss before it is dead.
 const missedBeats = 3
 
-var errLost = errors.New("the lease of the hold has ended: the gateway was taken for dead, and all of the hold is booked")
+var errLost = fault.New(fault.Unavailable, "The gateway was out of touch for too long and ended this call.").WithCode("call_ended")
 
 // registry is what this gateway knows of the registry.
 type registry struct {

@@ -7,29 +7,8 @@ import (
 	"bulkhead/openai"
 )
 
-// Bound is the most a call may use at a target. Package ledger, which knows the
-// prices, has the same type: one converts to the other.
-type Bound struct {
-	Input      int64 // tokens, of all kinds together
-	AudioInput int64 // how many of them may be audio
-	ImageInput int64 // how many of them may be images
-	HardInput  int64 // what Input cannot exceed whatever was estimated; 0 is not known
-
-	Output  int64 // tokens of one answer
-	Answers int64 // how many answers are billed
-	Fixed   bool  // Output is the model's own bound, and cannot be lowered
-
-	AudioOutput  bool // answers may have audio
-	CacheWrite   bool // input may be written to a cache that costs extra
-	CacheWrite1h bool // and for an hour
-
-	Searches      int64 // by the vendor
-	SearchContext openai.SearchContext
-
-	Tier    string // the service tier asked for
-	AnyTier bool   // the vendor decides about the tier: any may be billed
-	Strict  bool   // what has no bound is refused
-}
+// Bound is the most a call may use at a target. Package ledger prices it.
+type Bound = openai.Bound
 
 // DefaultMaxOutput is the bound of an answer where neither the client nor the
 // operator says one, in tokens.

@@ -172,7 +172,7 @@ func (c composeFile) variables(service string, vars map[string]string) ([]string
 
 func composeVars() map[string]string {
 	return map[string]string{
-		"POSTGRES_PASSWORD": "one", "OWNER_PASSWORD": "two", "RUNTIME_PASSWORD": "three",
+		"POSTGRES_PASSWORD": "one", "OWNER_PASSWORD": "two", "RUNTIME_PASSWORD": "three", "REDIS_PASSWORD": "five",
 		"MASTER_KEY": strings.Repeat("a7", 32), "VAULT_ROLE_ID": "role", "VAULT_SECRET_ID": "four",
 	}
 }

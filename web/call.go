@@ -72,7 +72,7 @@ type attempt struct {
 	hold   limiter.Hold
 	secret provider.Secret // what was sent to the provider
 	price  *ledger.Price
-	bound  ledger.Bound // what it may use
+	bound  openai.Bound // what it may use
 	money  bool         // a budget of money holds for it
 	seen   ledger.Seen  // of the answer
 	usages provider.Usages
@@ -98,11 +98,21 @@ func (g *Gateway) begin(rc *fasthttp.RequestCtx, e openai.Endpoint) *call {
 // body would allocate. Reset lets go of the body before another company's.
 var requests = sync.Pool{New: func() any { return new(openai.Request) }}
 
-// open notes the call under its company, which is known from now on.
-func (c *call) open() {
+// open notes the call under its company, which is known from now on. A company
+// that was suspended before the call stood on the list of those to end is refused.
+func (c *call) open(key []byte) error {
 	c.opened = true
 	c.g.load.begin(c.company(), c)
 	c.g.metrics.inFlight.Inc()
+	if c.g.Tenants.UpToDate(c.scope) {
+		return nil
+	}
+	now, err := c.g.Tenants.Authenticate(c.ctx, key)
+	if err != nil {
+		return err
+	}
+	c.scope = now
+	return nil
 }
 
 func (c *call) company() string { return c.scope.ID().String() }
@@ -151,6 +161,15 @@ func (c *call) endAttempt(a *attempt, err error) {
 		return
 	}
 	e := &a.entry
+	most, booked := e.HighNano, false
+	defer func() { // also where a step below panics
+		if !booked {
+			e.Outcome, e.Rank, e.CostNano, e.LowNano, e.HighNano = ledger.Unknown, ledger.Estimate, most, 0, most
+		}
+		c.costNano += e.CostNano
+		used = limiter.Used{Nano: e.CostNano, Tokens: e.Usage.Input + e.Usage.Output}
+		a.slot.Record(*e)
+	}()
 	e.Outcome = c.outcome(a, err)
 	e.EndedAt = c.g.now()
 	switch {
@@ -160,9 +179,7 @@ func (c *call) endAttempt(a *attempt, err error) {
 		e.Status = fault.As(err).Status
 	}
 	c.book(a)
-	c.costNano += e.CostNano
-	used = limiter.Used{Nano: e.CostNano, Tokens: e.Usage.Input + e.Usage.Output}
-	a.slot.Record(*e)
+	booked = true
 }
 
 // end gives back what the call took and writes down what it was. It is the only

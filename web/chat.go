@@ -49,15 +49,8 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		c.refused = proved(c.scope)
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
 	}
-	c.open()
-	// A company that was suspended before the call stood on the list of those to
-	// end is refused here.
-	if !g.Tenants.UpToDate(c.scope) {
-		now, err := g.Tenants.Authenticate(c.ctx, apiKey(rc))
-		if err != nil {
-			return err
-		}
-		c.scope = now
+	if err = c.open(apiKey(rc)); err != nil {
+		return err
 	}
 
 	// What for. One strict pass; the body itself is not changed.
@@ -177,8 +170,7 @@ func (c *call) upstreamForm(a *attempt) openai.UpstreamForm {
 	// Usage is always asked for; what the client did not ask is hidden again.
 	f.IncludeUsage = c.request.Stream && !t.Vendor.NoStreamOptions
 	if a.money { // the provider must keep to what is held
-		bound := provider.Bound(a.bound)
-		t.Vendor.LimitOutput(&f, &bound)
+		t.Vendor.LimitOutput(&f, &a.bound)
 	}
 	return f
 }

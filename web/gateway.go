@@ -19,7 +19,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/semaphore"
 
 	"bulkhead/audit"
 	"bulkhead/keystore"
@@ -88,7 +87,7 @@ type Gateway struct {
 	retiring          atomic.Bool
 
 	absurd   absurd
-	counting *semaphore.Weighted // counts of tokens at one time
+	counting counting
 
 	reloadFailed atomic.Bool
 	started      time.Time
@@ -96,7 +95,7 @@ type Gateway struct {
 
 // New returns a Gateway that is not ready until Ready is called.
 func New(p Parts) *Gateway {
-	g := &Gateway{Parts: p, load: newLoad(), started: time.Now(), counting: semaphore.NewWeighted(2)}
+	g := &Gateway{Parts: p, load: newLoad(), started: time.Now()}
 	g.Reload(p.Settings)
 	g.metrics = newMetrics(g)
 	g.routes, g.ops = newRouteTable(publicRoutes), newRouteTable(opsRoutes)

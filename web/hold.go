@@ -2,6 +2,7 @@ package web
 
 import (
 	"slices"
+	"sync"
 
 	"bulkhead/fault"
 	"bulkhead/ledger"
@@ -60,26 +61,25 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 	if a.price != nil {
 		rules.MaxInput, rules.MaxOutput = a.price.MaxInput, a.price.MaxOutput
 	}
-	bound, err := t.Vendor.Bound(c.request, rules)
-	if err != nil && !a.money { // nobody asked for a bound that holds
+	var err error
+	if a.bound, err = t.Vendor.Bound(c.request, rules); err != nil && !a.money { // nobody asked for a bound that holds
 		rules.Strict = false
-		bound, err = t.Vendor.Bound(c.request, rules)
+		a.bound, err = t.Vendor.Bound(c.request, rules)
 	}
 	if err != nil {
 		return err
 	}
-	a.bound = ledger.Bound(bound)
 	if a.money {
 		if err := a.price.Check(&a.bound); err != nil {
 			return err
 		}
-		if strict && c.g.absurd.has(c.company(), t) {
+		if strict && c.g.absurd.has(c.company(), t, c.g.now()) {
 			return fault.Field("model", "This model's provider has lately said that it used more than a call could, and a strict budget applies.").WithCode(ledger.CodeNotPriced)
 		}
 		ask.Nano, ask.LeastNano = a.price.Dearest(&a.bound), a.price.Least(&a.bound)
 		a.entry.HighNano = ask.Nano
 	} else {
-		a.entry.HighNano = a.price.Dearest(&a.bound)
+		a.entry.HighNano = min(a.price.Dearest(&a.bound), ledger.MaxCost)
 	}
 	if slices.ContainsFunc(ask.Budgets, func(b *tenant.Budget) bool { return b.Unit == tenant.Tokens }) {
 		ask.Tokens = max(ask.Tokens, a.bound.Input+a.bound.Output*max(a.bound.Answers, 1))
@@ -89,7 +89,7 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 
 // free reports whether a model certainly costs nothing.
 func free(p *ledger.Price) bool {
-	return p.Priced() && p.Dearest(&ledger.Bound{Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
+	return p.Priced() && p.Dearest(&openai.Bound{Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
 }
 
 // maxCounted is how much of a stream's text is kept for the tokenizer, in bytes.
@@ -126,8 +126,37 @@ func (c *call) book(a *attempt) {
 	e.Usage, e.Tier, e.Rank, e.CostNano, e.LowNano, e.HighNano = st.Usage, st.Tier, st.Rank, st.CostNano, st.LowNano, st.HighNano
 	e.Marks |= st.Marks
 	if st.Absurd() {
-		c.g.absurd.add(c.company(), a.target)
+		c.g.absurd.add(c.company(), a.target, c.g.now())
 	}
+}
+
+// counting bounds how much is counted by a tokenizer at one time, which is work
+// for a processor: what comes on top is estimated. A company has one at a time,
+// so that one that breaks off many streams leaves the others theirs.
+type counting struct {
+	mu   sync.Mutex
+	busy map[string]struct{} // companies
+}
+
+const maxCounting = 4
+
+func (n *counting) begin(company string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, is := n.busy[company]; is || len(n.busy) >= maxCounting {
+		return false
+	}
+	if n.busy == nil {
+		n.busy = map[string]struct{}{}
+	}
+	n.busy[company] = struct{}{}
+	return true
+}
+
+func (n *counting) end(company string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.busy, company)
 }
 
 // count finds out what the provider did not say: by the model's own tokenizer
@@ -136,10 +165,10 @@ func (c *call) book(a *attempt) {
 func (c *call) count(a *attempt) {
 	s := &a.seen
 	s.Input = c.inputEstimate()
-	if len(a.text.Bytes) == 0 || !c.g.counting.TryAcquire(1) {
+	if len(a.text.Bytes) == 0 || !c.g.counting.begin(c.company()) {
 		return
 	}
-	defer c.g.counting.Release(1)
+	defer c.g.counting.end(c.company())
 	if n, ok := provider.CountTokens(a.target.Model, string(a.text.Bytes)); ok {
 		s.Counted, s.Tokens = true, n
 		if kept := int64(len(a.text.Bytes)); s.TextBytes > kept {

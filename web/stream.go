@@ -168,7 +168,7 @@ func (s *stream) finish(ev openai.Event, err error) {
 		s.end()
 	case s.c.ctx.Err() != nil:
 		s.err = context.Cause(s.c.ctx)
-		if errors.Is(s.err, errEnded) { // suspended or shut down: the client is still there
+		if !fault.Is(s.err, fault.ClientLeft) { // suspended, shut down, its hold lost: the client is still there
 			s.fail(s.err)
 		}
 	case errors.Is(err, openai.ErrEventTooLarge):

@@ -42,21 +42,9 @@ func (h *house) openTally() *audit.Tally {
 }
 
 // beginChains has the audit chains of companies begun that are from before there
-// were chains, once in the life of a database. Requests need not wait for it.
+// were chains.
 func (h *house) beginChains(ctx context.Context, directory *tenant.Directory) {
-	err := func() error {
-		if done, err := h.db.ChainsBegun(ctx); err != nil || done {
-			return err
-		}
-		act, err := directory.Gateway().Begin(ctx, "audit.begin_all", "")
-		if err != nil {
-			return err
-		}
-		return h.db.BeginChains(ctx, act)
-	}()
-	if err != nil && ctx.Err() == nil {
-		h.log.Error("not every audit chain has begun; the next start goes on", "error", err.Error())
-	}
+	h.once(ctx, directory, "audit.begin_all", h.db.ChainsBegun, h.db.BeginChains)
 }
 
 // auditVerify holds the audit rows of all companies, and the acts of operators,

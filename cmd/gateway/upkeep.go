@@ -27,19 +27,27 @@ func (h *house) openUpkeep(ctx context.Context, directory *tenant.Directory, kee
 }
 
 // beginRollups has the ledgers added up of companies that are from before that was
-// done, once in the life of a database.
+// done.
 func (h *house) beginRollups(ctx context.Context, directory *tenant.Directory) {
+	h.once(ctx, directory, "ledger.roll_up_all", h.db.RollupsBegun, h.db.BeginRollups)
+}
+
+// once does what a version of the gateway has to do to every company that is
+// older, once in the life of a database. Requests need not wait for it, and the
+// next start goes on where this one fails.
+func (h *house) once(ctx context.Context, directory *tenant.Directory, action string,
+	done func(context.Context) (bool, error), do func(context.Context, tenant.Act) error) {
 	err := func() error {
-		if done, err := h.db.RollupsBegun(ctx); err != nil || done {
+		if is, err := done(ctx); err != nil || is {
 			return err
 		}
-		act, err := directory.Gateway().Begin(ctx, "ledger.roll_up_all", "")
+		act, err := directory.Gateway().Begin(ctx, action, "")
 		if err != nil {
 			return err
 		}
-		return h.db.BeginRollups(ctx, act)
+		return do(ctx, act)
 	}()
 	if err != nil && ctx.Err() == nil {
-		h.log.Error("not every ledger is added up yet; the next start goes on", "error", err.Error())
+		h.log.Error("not every company is brought up to this version; the next start goes on", "action", action, "error", err.Error())
 	}
 }

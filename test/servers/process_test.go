@@ -97,7 +97,7 @@ func onLoopbackOnly(t *testing.T, s *servers.Server) {
 	t.Helper()
 	open, err := listeners()
 	if err != nil {
-		t.Skipf("cannot see who listens: %s", err)
+		servers.Require(t, fmt.Errorf("cannot see who listens: %w", err))
 	}
 	found := 0
 	for inode := range sockets(t, s) {

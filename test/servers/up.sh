@@ -68,6 +68,7 @@ configuration() {
     echo "postgres_owner_url: postgres://bulkhead_owner:owner@${at/\/postgres/\/bulkhead}"
     echo "postgres_url: postgres://gateway:gateway@${at/\/postgres/\/bulkhead}"
   fi
+  if have redis; then echo "redis_url: $REDIS_URL"; fi
   if have bao; then printf '%s\n' "vault_addr: $VAULT_ADDR" "vault_token: file:$up/bao/token"; fi
   if have llm || have embed; then echo "providers:"; fi
   if have llm; then echo "  smollm: {kind: custom, base_url: $LLM_BASE_URL} # model smollm/$LLM_MODEL"; fi
