@@ -170,7 +170,8 @@ func TestCheckPostgres(t *testing.T) {
 	}
 	rows = g.check(t, env...)
 	only(t, rows, "failed")
-	only(t, rows, "warning")
+	only(t, rows, "warning", "configuration")
+	found(t, rows, "configuration", "warning", "redis_url is not: each gateway counts limits and budgets for itself")
 	found(t, rows, "postgres", "ok", "this version's", "row-level security holds")
 	found(t, rows, "clock", "ok", "less than 2 s")
 	found(t, rows, "master key", "ok", "the first start ties the database to it")

@@ -86,6 +86,7 @@ type Gateway struct {
 	ready             atomic.Bool
 	retiring          atomic.Bool
 
+	unasked  unasked
 	absurd   absurd
 	counting counting
 
@@ -100,6 +101,7 @@ func New(p Parts) *Gateway {
 	g.metrics = newMetrics(g)
 	g.routes, g.ops = newRouteTable(publicRoutes), newRouteTable(opsRoutes)
 	g.public, g.operators = g.server(g.serve), g.server(g.serveOps)
+	g.public.ConnState = g.unasked.state
 	return g
 }
 
@@ -209,7 +211,10 @@ func (g *Gateway) Retire(ctx context.Context) {
 // that are left. The operator's listener answers until the end.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.Ready(false)
+	closed := make(chan struct{})
+	go g.unasked.hurry(closed)
 	err := g.public.ShutdownWithContext(ctx)
+	close(closed)
 	if n := g.load.cancelAll(); n > 0 {
 		g.Log.Warn("calls are cut off at shutdown", "calls", n)
 	}

@@ -250,6 +250,9 @@ func segment(p string) (rest, first string) {
 // serve answers a request on the public listener.
 func (g *Gateway) serve(rc *fasthttp.RequestCtx) {
 	defer g.leave(rc)
+	if rc.ConnRequestNum() == 1 {
+		g.unasked.asked(rc.Conn())
+	}
 	r, params, err := g.routes.find(rc)
 	if ambiguous := refuse(rc); ambiguous != nil {
 		err = ambiguous
