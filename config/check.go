@@ -40,6 +40,12 @@ func (c *Config) Check() error {
 	if c.BodyBytesCompany > c.BodyBytesTotal {
 		p.add("body_bytes_total", "must be at least body_bytes_company (%v)", c.BodyBytesCompany)
 	}
+	if c.MaxFormBytes > c.FormBytesCompany {
+		p.add("form_bytes_company", "must be at least max_form_bytes (%v), or a form of that size can never be accepted", c.MaxFormBytes)
+	}
+	if c.FormBytesCompany > c.FormBytesTotal {
+		p.add("form_bytes_total", "must be at least form_bytes_company (%v)", c.FormBytesCompany)
+	}
 	if l := c.Limits; l.ConcurrentTotal > 0 && (l.ConcurrentRequests > l.ConcurrentTotal) {
 		p.add("limits.concurrent_total", "must be at least limits.concurrent_requests (%d), or 0 for no limit", l.ConcurrentRequests)
 	}

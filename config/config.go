@@ -123,6 +123,21 @@ type Config struct {
 	// Default 64MiB, allowed 1KiB..1024GiB.
 	BodyBytesCompany Size `yaml:"body_bytes_company" allowed:"1KiB..1024GiB"`
 
+	// Largest form of one request, which is how images and sound are sent. Above it
+	// the answer is 413.
+	// Default 100MiB, allowed 1KiB..8GiB.
+	MaxFormBytes Size `yaml:"max_form_bytes" allowed:"1KiB..8GiB"`
+
+	// Forms kept on disk at one time, in the data folder, while their calls run: all
+	// companies together. What comes on top is refused until there is room.
+	// Default 2GiB, allowed 1KiB..1024GiB.
+	FormBytesTotal Size `yaml:"form_bytes_total" allowed:"1KiB..1024GiB"`
+
+	// Forms of one company on disk at one time; at least max_form_bytes and at most
+	// form_bytes_total.
+	// Default 512MiB, allowed 1KiB..1024GiB.
+	FormBytesCompany Size `yaml:"form_bytes_company" allowed:"1KiB..1024GiB"`
+
 	// How long keys that are already known keep working while the store cannot be
 	// reached. Changes of policy are everywhere within a second or two while it can.
 	// Default 5m, allowed 1s..24h.
@@ -332,6 +347,9 @@ func Default() Config {
 		MaxBodyBytes:     20 * MiB,
 		BodyBytesTotal:   256 * MiB,
 		BodyBytesCompany: 64 * MiB,
+		MaxFormBytes:     100 * MiB,
+		FormBytesTotal:   2 * GiB,
+		FormBytesCompany: 512 * MiB,
 		MaxStale:         5 * time.Minute,
 		ShutdownDelay:    time.Second,
 		ShutdownTimeout:  30 * time.Second,

@@ -38,6 +38,7 @@ type call struct {
 	opened     bool
 	refused    *audit.Caller   // whose key it is, if it was refused before that
 	request    *openai.Request // from requests, until the end
+	form       *spool          // the body, where it is a form
 	model      string          // the name the client asked for
 	user       string          // the end user's id; "" for none
 	modelLimit tenant.Limited
@@ -219,6 +220,7 @@ func (c *call) writeDown(err error) {
 	c.denied(err)
 	c.g.metrics.count(c, err)
 	c.trace.end(c, err)
+	c.form.close()
 	c.request.Reset()
 	requests.Put(c.request)
 	c.request = nil

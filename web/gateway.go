@@ -10,6 +10,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -61,6 +62,13 @@ type Settings struct {
 	BodiesTotal      int64 // bytes of bodies in flight, of all companies
 	BodiesPerCompany int64
 	BodyTimeout      time.Duration // to receive one request's body
+
+	// Forms, which bring images and sound, are kept on disk while a call runs.
+	FormDir         string
+	MaxForm         int64 // bytes of one
+	FormsTotal      int64 // of all companies
+	FormsPerCompany int64
+	FormTimeout     time.Duration // to receive one
 
 	Keepalive    time.Duration // silence in a stream after which a comment is sent
 	WriteTimeout time.Duration // a client that takes nothing for so long is left
@@ -185,7 +193,16 @@ func (g *Gateway) server(h fasthttp.RequestHandler) *fasthttp.Server {
 		MaxIdleWorkerDuration:        10 * time.Second,
 		Concurrency:                  256 * 1024,
 		SecureErrorLogMessage:        true,
+		HeaderReceived:               g.bodyConfig,
 	}
+}
+
+// bodyConfig gives a form, which may be large, more time to arrive than JSON.
+func (g *Gateway) bodyConfig(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
+	if s := g.settings.Load(); bytes.HasPrefix(h.ContentType(), []byte("multipart/form-data")) && s.FormTimeout > s.BodyTimeout {
+		c.ReadTimeout = s.FormTimeout
+	}
+	return c
 }
 
 // quiet drops what fasthttp would print for every client that leaves. What a

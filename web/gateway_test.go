@@ -115,6 +115,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		Upstream: provider.NewClient(provider.Options{Timeouts: o.timeouts, Sandbox: o.sandbox}),
 		MaxBody:  1 << 20, MaxAnswer: 8 << 20, BodiesTotal: 64 << 20, BodiesPerCompany: 16 << 20, BodyTimeout: patience,
 		WriteTimeout: patience, MetricCompanies: 10,
+		FormDir: t.TempDir(), MaxForm: 64 << 20, FormsTotal: 256 << 20, FormsPerCompany: 128 << 20, FormTimeout: patience,
 	}
 	if o.settings != nil {
 		o.settings(&s)

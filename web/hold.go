@@ -89,7 +89,7 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 
 // free reports whether a model certainly costs nothing.
 func free(p *ledger.Price) bool {
-	return p.Priced() && p.Dearest(&openai.Bound{Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
+	return p.Priced() && p.Dearest(&openai.Bound{Images: 1, Seconds: 1, Characters: 1, Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
 }
 
 // maxCounted is how much of a stream's text is kept for the tokenizer, in bytes.
@@ -119,6 +119,9 @@ func (c *call) book(a *attempt) {
 	}
 	s := &a.seen
 	s.Usage, s.HasUsage, s.BadUsage, s.Twice = a.usages.Usage, a.usages.Has, a.usages.Bad, a.usages.Twice
+	if c.endpoint.Media() {
+		c.countMedia(a)
+	}
 	if !s.Whole || !s.HasUsage || s.Usage.Input == 0 || s.Usage.Output == 0 && s.TextBytes > 0 {
 		c.count(a)
 	}

@@ -38,6 +38,12 @@ var publicRoutes = []route{
 	{"POST", "/v1/completions", project, openai.Completions, nil},
 	{"POST", "/v1/embeddings", project, openai.Embeddings, nil},
 	{"POST", "/v1/moderations", project, openai.Moderations, nil},
+	{"POST", "/v1/images/generations", project, openai.Images, nil},
+	{"POST", "/v1/images/edits", project, openai.ImageEdits, nil},
+	{"POST", "/v1/images/variations", project, openai.ImageVariations, nil},
+	{"POST", "/v1/audio/speech", project, openai.Speech, nil},
+	{"POST", "/v1/audio/transcriptions", project, openai.Transcriptions, nil},
+	{"POST", "/v1/audio/translations", project, openai.Translations, nil},
 	{"GET", "/v1/models", project | admin, 0, (*Gateway).listModels},
 	{"GET", "/v1/models/{model...}", project | admin, 0, (*Gateway).getModel},
 

@@ -40,7 +40,7 @@ const maxPending = 16 << 10
 
 // writeStream hands the answer to fasthttp as a body to be written.
 func (c *call) writeStream(rc *fasthttp.RequestCtx) {
-	s := &stream{c: c, conn: rc.Conn(), events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
+	s := &stream{c: c, conn: rc.Conn(), chunk: openai.Chunk{Media: c.endpoint.Media()}, events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
 	c.stream = s
 	if a := c.last(); provider.Counts(a.target.Model) {
 		a.text.Max = maxCounted
@@ -141,6 +141,7 @@ func (s *stream) relay(ev openai.Event) {
 	}
 	a.seen.TextBytes += s.chunk.TextBytes
 	a.seen.AudioBytes += s.chunk.AudioBytes
+	a.seen.Images += s.chunk.Images
 	if s.chunk.ServiceTier != "" {
 		a.seen.Tier = s.chunk.ServiceTier
 	}
@@ -149,7 +150,7 @@ func (s *stream) relay(ev openai.Event) {
 	// and some providers send no [DONE].
 	s.finished = s.finished || s.chunk.Finished
 	switch {
-	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage:
+	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage || s.chunk.Media:
 		s.out = append(s.out, ev.Raw...)
 	case s.chunk.EmptyChoices && s.chunk.HasUsage:
 		// The chunk that was asked for on the gateway's own account.
@@ -191,7 +192,10 @@ func (s *stream) end() {
 	s.out = append(s.out, ledger.FormatUSD(c.costNano)...)
 	s.out = append(s.out, " attempts="...)
 	s.out = strconv.AppendInt(s.out, int64(len(c.attempts)), 10)
-	s.out = append(s.out, "\n\ndata: [DONE]\n\n"...)
+	s.out = append(s.out, "\n\n"...)
+	if !s.chunk.Media { // these end with an event of their own
+		s.out = append(s.out, "data: [DONE]\n\n"...)
+	}
 }
 
 // fail appends an error event. The stream ends after it, without [DONE] and

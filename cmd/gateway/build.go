@@ -58,6 +58,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	if h.prices, err = ledger.LoadPrices(); err != nil {
 		return h, err
 	}
+	if err := web.CleanForms(formDir(cfg)); err != nil {
+		return h, fmt.Errorf("cannot keep forms in the data folder: %w", err)
+	}
 	var directory *tenant.Directory // told by the store, which it reads from
 	if h.db, err = openStore(ctx, cfg, func(company string) { directory.Changed(company) }); err != nil {
 		return h, err
@@ -279,7 +282,11 @@ var ledgerSync = map[string]ledger.Sync{"always": ledger.SyncAlways, "interval":
 const (
 	maxAnswer   = 64 << 20         // bytes of one answer that is not a stream
 	bodyTimeout = 30 * time.Second // for header and body of a request to arrive
+	formTimeout = 5 * time.Minute  // likewise, of one that brings a form
 )
+
+// formDir is where forms are kept while their calls run.
+func formDir(cfg *config.Config) string { return filepath.Join(cfg.Data, "forms") }
 
 // settings makes of the configuration what a reload may change.
 func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
@@ -307,6 +314,7 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		Vendors: vendors,
 		MaxBody: int64(cfg.MaxBodyBytes), MaxAnswer: maxAnswer,
 		BodiesTotal: int64(cfg.BodyBytesTotal), BodiesPerCompany: int64(cfg.BodyBytesCompany), BodyTimeout: bodyTimeout,
+		FormDir: formDir(cfg), MaxForm: int64(cfg.MaxFormBytes), FormsTotal: int64(cfg.FormBytesTotal), FormsPerCompany: int64(cfg.FormBytesCompany), FormTimeout: formTimeout,
 		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
