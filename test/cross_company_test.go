@@ -23,6 +23,13 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
+	"/v1/images/generations":   func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
+	"/v1/images/edits":         func(*side) any { return formBody{"model", "shared", "prompt", "Hello", "image@", "png"} },
+	"/v1/images/variations":    func(*side) any { return formBody{"model", "shared", "image@", "png"} },
+	"/v1/audio/speech":         func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
+	"/v1/audio/transcriptions": func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/audio/translations":   func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+
 	"/v1/organization/projects":                                               named,
 	"/v1/organization/projects/{project}":                                     named,
 	"/v1/organization/projects/{project}/archive":                             empty,
@@ -148,7 +155,8 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		return []tenant.KeyKind{tenant.KeyAdmin}, true
 	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin}, true
-	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p):
+	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p),
+		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
 	}
 	return nil, false

@@ -118,7 +118,9 @@ func (c *call) countMedia(a *attempt) {
 		if s.Units.Images = s.Images; !s.Whole || s.Images == 0 {
 			s.Units.Images = r.N
 		}
-		s.Output = a.bound.Output * a.bound.Answers
+		if a.price.Priced() {
+			s.Output = a.bound.Output * a.bound.Answers
+		}
 	case openai.Speech:
 		s.Output = provider.MediaOutput(r)
 	default:
