@@ -34,6 +34,11 @@ func (c *Config) Check() error {
 	}
 	p.redis(c.RedisURL)
 	p.vault(c)
+	for _, origin := range c.Origins() {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
+			p.add("cors_origins", "must be origins such as https://app.example.com, without a path, separated by spaces, or *; %.64q is none", origin)
+		}
+	}
 	if c.MaxBodyBytes > c.BodyBytesCompany {
 		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
 	}

@@ -20,7 +20,10 @@
 // Y.", which the generator holds against Default and the tags.
 package config
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Config is the whole configuration. A Config that Load returned has passed
 // Check, and is never changed afterwards: a reload makes a new one.
@@ -107,6 +110,12 @@ type Config struct {
 	// never does.
 	// Default auto.
 	Demo string `yaml:"demo" oneof:"auto|off" restart:"yes"`
+
+	// Origins of pages that may call the gateway from a browser, separated by
+	// spaces, such as https://app.example.com; * is any. A page needs a key to call,
+	// and whoever can open the page can read the key.
+	// Default empty.
+	CORSOrigins string `yaml:"cors_origins"`
 
 	// Largest body of one request. Above it the answer is 413.
 	// Default 20MiB, allowed 1KiB..1GiB.
@@ -369,3 +378,6 @@ func Default() Config {
 		Metrics:   Metrics{Companies: 1000},
 	}
 }
+
+// Origins returns cors_origins one by one.
+func (c *Config) Origins() []string { return strings.Fields(c.CORSOrigins) }

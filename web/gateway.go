@@ -70,6 +70,8 @@ type Settings struct {
 	FormsPerCompany int64
 	FormTimeout     time.Duration // to receive one
 
+	Origins []string // of pages that may call from a browser; "*" is any
+
 	Keepalive    time.Duration // silence in a stream after which a comment is sent
 	WriteTimeout time.Duration // a client that takes nothing for so long is left
 

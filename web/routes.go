@@ -259,6 +259,9 @@ func (g *Gateway) serve(rc *fasthttp.RequestCtx) {
 	if rc.ConnRequestNum() == 1 {
 		g.unasked.asked(rc.Conn())
 	}
+	if g.cors(rc) {
+		return
+	}
 	r, params, err := g.routes.find(rc)
 	if ambiguous := refuse(rc); ambiguous != nil {
 		err = ambiguous
