@@ -34,6 +34,11 @@ func (c *Config) Check() error {
 	}
 	p.redis(c.RedisURL)
 	p.vault(c)
+	for _, text := range strings.Fields(c.TrustedProxies) {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			p.add("trusted_proxies", "must be networks such as 10.0.0.0/8, separated by spaces; %.64q is none", text)
+		}
+	}
 	for _, origin := range c.Origins() {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
 			p.add("cors_origins", "must be origins such as https://app.example.com, without a path, separated by spaces, or *; %.64q is none", origin)

@@ -21,6 +21,7 @@
 package config
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -110,6 +111,12 @@ type Config struct {
 	// never does.
 	// Default auto.
 	Demo string `yaml:"demo" oneof:"auto|off" restart:"yes"`
+
+	// Networks of proxies in front of the gateway whose X-Forwarded-For is believed,
+	// separated by spaces, such as 10.0.0.0/8. Keys that are allowed from certain
+	// addresses only need it where there is one.
+	// Default empty.
+	TrustedProxies string `yaml:"trusted_proxies"`
 
 	// Origins of pages that may call the gateway from a browser, separated by
 	// spaces, such as https://app.example.com; * is any. A page needs a key to call,
@@ -381,3 +388,13 @@ func Default() Config {
 
 // Origins returns cors_origins one by one.
 func (c *Config) Origins() []string { return strings.Fields(c.CORSOrigins) }
+
+// Proxies returns trusted_proxies one by one, without those that are none.
+func (c *Config) Proxies() (all []netip.Prefix) {
+	for _, text := range strings.Fields(c.TrustedProxies) {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, p.Masked())
+		}
+	}
+	return all
+}

@@ -74,6 +74,7 @@ func TestCheck(t *testing.T) {
 	f("form_bytes_company", "max_form_bytes (100MiB)", func(c *Config) { c.FormBytesCompany = 100*MiB - 1 })
 	f("form_bytes_total", "form_bytes_company (512MiB)", func(c *Config) { c.FormBytesTotal = 512*MiB - 1 })
 	f("cors_origins", `"app.example.com" is none`, func(c *Config) { c.CORSOrigins = "https://a.example.com app.example.com" })
+	f("trusted_proxies", `"10.0.0.1" is none`, func(c *Config) { c.TrustedProxies = "10.0.0.0/8 10.0.0.1" })
 	f("cors_origins", "without a path", func(c *Config) { c.CORSOrigins = "https://a.example.com/" })
 	f("limits.concurrent_total", "(1000)", func(c *Config) { c.Limits.ConcurrentTotal = 999 })
 	f("upstream.total", "at least", func(c *Config) { c.Upstream.Total = 5*time.Minute - 1 })

@@ -40,6 +40,9 @@ type Directory struct {
 	loading  chan struct{} // bounds the look-ups under way
 	loads    atomic.Int64
 	watching watching
+
+	usedMu sync.Mutex
+	used   []KeyUse
 }
 
 // Options bound a Directory. Zero values take the defaults.
@@ -142,7 +145,7 @@ func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error)
 	if err != nil {
 		return Scope{}, err
 	}
-	if a == nil || a.key.Kind != p.kind || !d.minter.proves(key, &a.key.Hash) {
+	if a == nil || a.key.Kind != p.kind || !d.proved(key, a.key) {
 		return Scope{}, errBadKey
 	}
 	// The key is proved. Only now may the answer depend on the company.
@@ -155,7 +158,9 @@ func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error)
 	if a.key.Kind != KeyAdmin && (a.project == nil || !a.project.ArchivedAt.IsZero()) {
 		return Scope{}, errArchived
 	}
-	return Scope{a}, nil
+	s := Scope{a}
+	d.use(s, d.now())
+	return s, nil
 }
 
 // UpToDate reports whether s is of the policy that the Directory holds now of its

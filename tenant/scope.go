@@ -6,7 +6,10 @@
 // gets only after the act was recorded.
 package tenant
 
-import "strings"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // idPrefix makes a company's id of its locator, so that the locator in a key
 // chooses whose rows may be looked at without a look-up of its own.
@@ -37,7 +40,8 @@ type access struct {
 	key     *Key     // nil for background work
 	limits  []Limited
 	budgets []*Budget
-	minter  *Minter // whose pepper UserID takes
+	minter  *Minter      // whose pepper UserID takes
+	used    atomic.Int64 // when its use was last noted, unix ns
 }
 
 func (s Scope) access() *access {

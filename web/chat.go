@@ -48,6 +48,10 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		c.refused = g.claimed(rc)
 		return err
 	}
+	if err = g.checkAddress(rc, c.scope); err != nil {
+		c.refused = proved(c.scope)
+		return err
+	}
 	if c.scope.Project() == nil {
 		c.refused = proved(c.scope)
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -69,6 +70,9 @@ type Settings struct {
 	FormsTotal      int64 // of all companies
 	FormsPerCompany int64
 	FormTimeout     time.Duration // to receive one
+
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
 
 	Origins []string // of pages that may call from a browser; "*" is any
 

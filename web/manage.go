@@ -80,6 +80,9 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 		if err == nil && !rt.who.admits(r.scope.Key().Kind) {
 			err = errKindOfKey(rt.who)
 		}
+		if err == nil {
+			err = g.checkAddress(r.rc, r.scope)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -43,11 +43,18 @@ type Registry interface {
 	AdminKey(ctx context.Context, s tenant.Scope, id string) (tenant.Key, error)
 	// CreateKey stores an admin key, or one more key of a service account.
 	CreateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
-	// UpdateKey stores the name, limits and expiry of k, a project's key, and
+	// UpdateKey stores the name, limits, rules and expiry of k, a project's key, and
 	// nothing else of it.
 	UpdateKey(ctx context.Context, s tenant.Scope, k tenant.Key) (tenant.KeyWithOwner, error)
+	// RotateKey stores the hash of k that Minter.Rotate has made, a project's or an
+	// admin key. It is a Conflict if the key has another value meanwhile.
+	RotateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
 	// RevokeKey revokes a project's key, or with project "" an admin key.
 	RevokeKey(ctx context.Context, s tenant.Scope, project, id string) error
+
+	// KeysUsed stores when keys were used, all of the company of s. It is no change
+	// of policy. A key that is not there is none of its business.
+	KeysUsed(ctx context.Context, s tenant.Scope, used []tenant.KeyUse) error
 
 	// SetModelLimits sets the limits of one model within a project; zero
 	// limits take them away.

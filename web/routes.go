@@ -64,6 +64,7 @@ var publicRoutes = []route{
 	{"GET", "/v1/organization/projects/{project}/api_keys/{key}", admin, 0, (*Gateway).getProjectKey},
 	{"POST", "/v1/organization/projects/{project}/api_keys/{key}", admin, 0, (*Gateway).updateProjectKey},
 	{"DELETE", "/v1/organization/projects/{project}/api_keys/{key}", admin, 0, (*Gateway).deleteProjectKey},
+	{"POST", "/v1/organization/projects/{project}/api_keys/{key}/rotate", admin, 0, (*Gateway).rotateProjectKey},
 
 	{"GET", "/v1/organization/projects/{project}/rate_limits", admin, 0, (*Gateway).listRateLimits},
 	{"POST", "/v1/organization/projects/{project}/rate_limits/{limit}", admin, 0, (*Gateway).updateRateLimit},
@@ -85,6 +86,8 @@ var publicRoutes = []route{
 	{"POST", "/v1/organization/admin_api_keys", admin, 0, (*Gateway).createAdminKey},
 	{"GET", "/v1/organization/admin_api_keys/{key}", admin, 0, (*Gateway).getAdminKey},
 	{"DELETE", "/v1/organization/admin_api_keys/{key}", admin, 0, (*Gateway).deleteAdminKey},
+	{"POST", "/v1/organization/admin_api_keys/{key}/rotate", admin, 0, (*Gateway).rotateAdminKey},
+	{"POST", "/v1/organization/api_keys/revoke", admin, 0, (*Gateway).revokeLeaked},
 
 	{"GET", "/v1/organization/credentials", admin, 0, (*Gateway).listCredentials},
 	{"POST", "/v1/organization/credentials", admin, 0, (*Gateway).putCredential},

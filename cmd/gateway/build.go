@@ -316,6 +316,7 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		BodiesTotal: int64(cfg.BodyBytesTotal), BodiesPerCompany: int64(cfg.BodyBytesCompany), BodyTimeout: bodyTimeout,
 		FormDir: formDir(cfg), MaxForm: int64(cfg.MaxFormBytes), FormsTotal: int64(cfg.FormBytesTotal), FormsPerCompany: int64(cfg.FormBytesCompany), FormTimeout: formTimeout,
 		Origins:          cfg.Origins(),
+		TrustedProxies:   cfg.Proxies(),
 		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
