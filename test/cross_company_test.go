@@ -43,6 +43,12 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/model_permissions": func(*side) any {
 		return map[string]any{"mode": "deny_list", "model_ids": []string{"up/denied"}}
 	},
+	"/v1/organization/projects/{project}/api_keys/{key}/rotate": func(*side) any { return map[string]any{"overlap_seconds": 60} },
+	"/v1/organization/admin_api_keys/{key}/rotate":              empty,
+	// A key that never was; foreign ones are TestLeakedKey's.
+	"/v1/organization/api_keys/revoke": func(s *side) any {
+		return map[string]any{"value": resum(s.APIKey[:len(s.APIKey)-49] + strings.Repeat("0", 43))}
+	},
 	"/v1/organization/admin_api_keys": named,
 	"/v1/organization/credentials": func(s *side) any {
 		return map[string]any{"provider": "spare", "secret": s.secret}
@@ -104,7 +110,7 @@ var usageSpan = fmt.Sprintf("?start_time=%d&end_time=%d", time.Now().Unix()-8640
 // absent reports whether a route shows what no company here has: a limit that is
 // set in a sweep is taken away in it.
 func absent(r web.Route) bool {
-	return r.Method == http.MethodGet && strings.HasSuffix(r.Pattern, "/spend_limit")
+	return r.Method == http.MethodGet && strings.HasSuffix(r.Pattern, "/spend_limit") || r.Pattern == "/v1/organization/api_keys/revoke"
 }
 
 func named(*side) any { return map[string]any{"name": "Same name"} }

@@ -97,3 +97,24 @@ func TestParseNetworks(t *testing.T) {
 		t.Error("too many are taken")
 	}
 }
+
+// What is not served is refused by name, and anything else is no path.
+func TestNotServed(t *testing.T) {
+	l := newLab(t, labOptions{})
+	key, _ := l.company("acme", tenant.KeyLive, nil)
+	f := func(path, code string) {
+		t.Helper()
+		if a := l.do(http.MethodPost, key, path, "{}"); a.status != http.StatusNotFound || a.envelope(t).Code != code {
+			t.Errorf("%s: %s", path, a)
+		}
+	}
+	f("/v1/batches", "unsupported_api")
+	f("/v1/batches/batch_1/cancel", "unsupported_api")
+	f("/v1/fine_tuning/jobs", "unsupported_api")
+	f("/v1/threads", "unsupported_api")
+	f("/v1/batch", "unknown_url")
+	f("/batches", "unknown_url")
+	if len(l.up.Requests()) != 0 {
+		t.Error("something was forwarded")
+	}
+}

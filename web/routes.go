@@ -221,7 +221,27 @@ func (t *routeTable) find(rc *fasthttp.RequestCtx) (*route, []param, error) {
 	if known {
 		return nil, nil, errNoMethod
 	}
-	return nil, nil, errNoPath
+	return nil, nil, noPath(string(path))
+}
+
+// notServed are parts of OpenAI's API that keep something of a company's at the
+// provider, or run there for long: nothing of them is forwarded.
+var notServed = map[string]string{
+	"batches": "batches", "uploads": "uploads in parts", "fine_tuning": "fine-tuning", "fine-tunes": "fine-tuning",
+	"realtime": "the realtime API", "assistants": "assistants", "threads": "threads", "containers": "containers", "evals": "evals",
+	"videos": "videos", "skills": "skills", "chatkit": "ChatKit",
+}
+
+// noPath says that there is no such path, and of OpenAI's own which part of its API
+// is not served.
+func noPath(path string) error {
+	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
+		first, _, _ := strings.Cut(rest, "/")
+		if what := notServed[first]; what != "" {
+			return fault.New(fault.NotFound, "This gateway does not serve %s (/v1/%s). Nothing was sent to a provider.", what, first).WithCode("unsupported_api")
+		}
+	}
+	return errNoPath
 }
 
 // match compares a path with a pattern, segment by segment.
