@@ -203,6 +203,12 @@ type Ledger struct {
 	// are refused, because what they cost could not be written down.
 	// Default 1GiB, allowed 1MiB..1024GiB.
 	JournalBytes Size `yaml:"journal_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
+	// How many days the entries of a day are kept after its end; 0 is for ever.
+	// What days came to stays, but nothing of them can be exported any more. At
+	// least 70, so that every budget that runs can be counted to the last entry.
+	// Default 0, allowed 0, 70..36500.
+	RetentionDays int `yaml:"retention_days" allowed:"0, 70..36500" restart:"yes"`
 }
 
 // Budgets is what holds for all budgets.

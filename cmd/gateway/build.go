@@ -128,7 +128,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	go h.beginChains(following, directory)
-	h.openUpkeep(following, directory, 0)
+	h.openUpkeep(following, directory, time.Duration(cfg.Ledger.RetentionDays)*24*time.Hour)
 	return h, nil
 }
 
