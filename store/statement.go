@@ -69,6 +69,7 @@ func companyStatements() []statement {
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		dataKeyInserted, dataKeyOne,
 		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
+		keptBegun, keptEnded, keptFreed, keptNext, keptOne, keptOver, keptSwept, keptUse,
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,

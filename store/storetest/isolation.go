@@ -263,6 +263,10 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeleteCredential", db.DeleteCredential(ctx, acme, "cred_same"))
 	f("PutCredentialName", db.PutCredentialName(ctx, acme, sealed("cred_named", "same", 2)))
 	f("DeleteCredentialName", db.DeleteCredentialName(ctx, acme, "same"))
+	f("EndKept", db.EndKept(ctx, acme, ended("claim_begun", tenant.Kept, "acme")))
+	f("EndKept to free", db.EndKept(ctx, acme, ended("claim_free", tenant.Begun, "")))
+	_, _, err = db.BeginKept(ctx, acme, kept("claim_new", "acme"))
+	f("BeginKept", err)
 	e := entry("att_same", epoch)
 	e.RequestID = "acme request"
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
