@@ -244,6 +244,14 @@ type Upstream struct {
 	// Default 10m, allowed 10ms..24h.
 	Total time.Duration `yaml:"total" allowed:"10ms..24h"`
 
+	// What becomes of a call whose client leaves, unless the target of a company's
+	// route says otherwise: cancel ends it at the provider, and what was generated is
+	// estimated; drain reads it to its end, bounded by total, and books what the
+	// provider says. 1,000 calls are drained at one time, 100 of one company; others
+	// are cancelled.
+	// Default cancel.
+	OnDisconnect string `yaml:"on_disconnect" oneof:"cancel|drain"`
+
 	// Whether a company may name the address of its provider in a credential.
 	// Such an address is dialled only if it is https and its IP is public.
 	// Default false.
@@ -349,6 +357,8 @@ func Default() Config {
 			Header:  5 * time.Minute,
 			Idle:    2 * time.Minute,
 			Total:   10 * time.Minute,
+
+			OnDisconnect: "cancel",
 		},
 		Stream:    Stream{Keepalive: 15 * time.Second, WriteTimeout: 30 * time.Second},
 		Providers: map[string]Provider{},

@@ -115,4 +115,13 @@ type RouteTarget struct {
 	// Weight makes the target the first choice this often, compared with the
 	// weights of the others; 0 leaves it where it stands in the order.
 	Weight int `json:"weight,omitempty"`
+	// OnDisconnect says what becomes of a call when its client leaves: Cancel or
+	// Drain; "" is what the gateway's configuration says.
+	OnDisconnect string `json:"on_disconnect,omitempty"`
 }
+
+// What becomes of a call when its client leaves.
+const (
+	Cancel = "cancel" // it is cancelled at the provider
+	Drain  = "drain"  // it is read to its end, and billed by what the provider says
+)

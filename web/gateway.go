@@ -41,12 +41,16 @@ type Parts struct {
 	// WebhookKey is what the secrets of webhooks are derived from, of at least 32
 	// bytes. Without one there are no spend alerts.
 	WebhookKey []byte
-	Limiter    limiter.Limiter
-	Ledger     *ledger.Ledger
-	Prices     *ledger.Prices
-	Log        *slog.Logger
-	Tracer     trace.Tracer // nil: no spans
-	Settings   Settings
+	// Kept and Sealer are what Idempotency-Key needs; nil: the header has no effect
+	// here and is passed on.
+	Kept     KeptCalls
+	Sealer   Sealer
+	Limiter  limiter.Limiter
+	Ledger   *ledger.Ledger
+	Prices   *ledger.Prices
+	Log      *slog.Logger
+	Tracer   trace.Tracer // nil: no spans
+	Settings Settings
 }
 
 // Settings are what a reload may change. They are one immutable snapshot: a
@@ -67,6 +71,8 @@ type Settings struct {
 
 	DefaultMaxOutput int64 // tokens; see provider.BoundRules
 
+	Drain bool // calls are drained when their client leaves, unless the route's target says otherwise
+
 	CompanyBaseURLs bool // companies may choose addresses
 	AllowPrivate    bool // and these may be private: laboratories only
 	MetricCompanies int  // companies with series of their own; the rest is "other"
@@ -86,9 +92,11 @@ type Gateway struct {
 	ready             atomic.Bool
 	retiring          atomic.Bool
 
-	unasked  unasked
-	absurd   absurd
-	counting counting
+	unasked   unasked
+	absurd    absurd
+	counting  counting
+	keptToday keptToday
+	drains    drains
 
 	reloadFailed atomic.Bool
 	started      time.Time
@@ -149,6 +157,9 @@ func (g *Gateway) PolicyChanged(company string) bool {
 			return false // they count themselves when they end
 		}
 		g.Keys.Forget(company)
+		if g.Sealer != nil {
+			g.Sealer.Forget(company)
+		}
 		g.metrics.forget(company)
 	}
 	g.metrics.renew(company)

@@ -19,7 +19,7 @@ func (c *call) take(a *attempt) (err error) {
 	ask := limiter.Ask{
 		ID: a.entry.ID, Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound(),
 		By:    limiter.By{Project: a.entry.ProjectID, Key: a.entry.KeyID, Agent: a.entry.AgentID, User: a.entry.UserID, Lent: a.entry.Lent},
-		Again: !a.entry.First, Lost: c.cancel,
+		Again: !a.entry.First, Claim: c.claim(), Lost: c.cancel,
 	}
 	ask.Budgets = c.budgets(&ask.By)
 	if err = c.bind(a, &ask); err != nil {

@@ -74,7 +74,7 @@ var upkeepKinds = map[string]struct {
 	tenant.SweepKept: {1, time.Minute, func(u *Upkeep, ctx context.Context, s tenant.Scope) (time.Time, error) {
 		return u.store.SweepKept(ctx, s, u.g.now())
 	}},
-	tenant.Deliver:     {8, 2 * time.Minute, (*Upkeep).deliver},
+	tenant.Deliver: {8, 2 * time.Minute, (*Upkeep).deliver},
 }
 
 // StartUpkeep begins with the work, until Close.
