@@ -11,7 +11,9 @@ import (
 // or of a data key.
 const forContent = "content: "
 
-func contentAAD(s tenant.Scope, kind, id string) []byte { return s.Name(forContent+kind, id).Append(nil) }
+func contentAAD(s tenant.Scope, kind, id string) []byte {
+	return s.Name(forContent+kind, id).Append(nil)
+}
 
 // Seal seals content of the company with its data key, which it gets if it has
 // none. It opens as that of the same company, kind and id only.

@@ -48,9 +48,12 @@ type Company struct {
 	Budgets    []*Budget // all, the operator's ceiling included; none is changed
 	Calendar   *Calendar // of the company's budgets
 	HasAlerts  bool      // there are spend alerts
+	Prices     []Price   // by provider and model
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string
+
+	memo memo
 }
 
 // ID returns the company's id.

@@ -107,6 +107,8 @@ var leaves = map[string]string{
 	"DELETE /v1/organization/admin_api_keys/{key}":                                 "api_key.deleted",
 	"POST /v1/organization/credentials":                                            "credential.updated",
 	"DELETE /v1/organization/credentials/{credential}":                             "credential.deleted",
+	"POST /v1/organization/prices":                                                 "price.created",
+	"DELETE /v1/organization/prices/{price...}":                                    "price.deleted",
 	"POST /v1/organization/routes":                                                 "route.updated",
 	"DELETE /v1/organization/routes/{route}":                                       "route.deleted",
 	"POST /v1/organization/projects/{project}/spend_limit":                         "budget.created",

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -98,6 +99,9 @@ type Gateway struct {
 	keptToday keptToday
 	drains    drains
 
+	prices  atomic.Pointer[ledger.Prices] // the list with the operator's overrides
+	pricing sync.Mutex                    // one who reads them at a time: the last to begin has the last word
+
 	reloadFailed atomic.Bool
 	started      time.Time
 }
@@ -105,6 +109,7 @@ type Gateway struct {
 // New returns a Gateway that is not ready until Ready is called.
 func New(p Parts) *Gateway {
 	g := &Gateway{Parts: p, load: newLoad(), started: time.Now()}
+	g.prices.Store(p.Prices)
 	g.Reload(p.Settings)
 	g.metrics = newMetrics(g)
 	g.routes, g.ops = newRouteTable(publicRoutes), newRouteTable(opsRoutes)
@@ -139,6 +144,9 @@ func (g *Gateway) InFlight() int { return g.load.calls() }
 // memory. It returns false if it is to be told again: it cannot be seen whether
 // the company may work, or its calls are still ending.
 func (g *Gateway) PolicyChanged(company string) bool {
+	if company == tenant.OperatorPrices {
+		return g.operatorPricesChanged()
+	}
 	if !g.load.busy(company) && !g.metrics.has(company) {
 		return true
 	}

@@ -56,7 +56,7 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 		strict = strict || b.Unit == tenant.USD && !b.Soft
 	}
 	t := a.target
-	a.price, _ = c.g.Prices.Find(t.Provider, t.Vendor.Catalogue, t.Model)
+	a.price, _ = c.g.pricesFor(c.scope, a.entry.Lent).Find(t.Provider, t.Vendor.Catalogue, t.Model)
 	rules := provider.BoundRules{Strict: strict && !free(a.price) || !a.money, Model: t.Model, DefaultOutput: c.settings.DefaultMaxOutput}
 	if a.price != nil {
 		rules.MaxInput, rules.MaxOutput = a.price.MaxInput, a.price.MaxOutput

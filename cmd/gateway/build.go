@@ -126,6 +126,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 		WebhookKey: master.Derive(webhookKey),
 	})
+	if err := h.gateway.LoadPrices(ctx); err != nil {
+		return h, err
+	}
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
 	}

@@ -24,6 +24,7 @@ func furnishMoney(t *testing.T, w *world, s tenant.Scope, name string) {
 	}
 	must(t, w.db.CheckAlerts(w.ctx(), s, january.Add(2*day)))
 	furnishKept(t, w, s, name)
+	must(t, w.db.PutPrice(w.ctx(), s, price("same", "model", name)))
 }
 
 // seeMoney is what a company can read of that.
