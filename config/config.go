@@ -234,6 +234,12 @@ type Ledger struct {
 	// are refused, because what they cost could not be written down.
 	// Default 1GiB, allowed 1MiB..1024GiB.
 	JournalBytes Size `yaml:"journal_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
+	// How many days the entries of a day are kept after its end; 0 is for ever.
+	// What days came to stays, but nothing of them can be exported any more. At
+	// least 70, so that every budget that runs can be counted to the last entry.
+	// Default 0, allowed 0, 70..36500.
+	RetentionDays int `yaml:"retention_days" allowed:"0, 70..36500" restart:"yes"`
 }
 
 // Budgets is what holds for all budgets.
@@ -268,6 +274,14 @@ type Upstream struct {
 	// Time of a whole call. The official SDKs give up after 10 minutes too.
 	// Default 10m, allowed 10ms..24h.
 	Total time.Duration `yaml:"total" allowed:"10ms..24h"`
+
+	// What becomes of a call whose client leaves, unless the target of a company's
+	// route says otherwise: cancel ends it at the provider, and what was generated is
+	// estimated; drain reads it to its end, bounded by total, and books what the
+	// provider says. 1,000 calls are drained at one time, 100 of one company; others
+	// are cancelled.
+	// Default cancel.
+	OnDisconnect string `yaml:"on_disconnect" oneof:"cancel|drain"`
 
 	// Whether a company may name the address of its provider in a credential.
 	// Such an address is dialled only if it is https and its IP is public.
@@ -377,6 +391,8 @@ func Default() Config {
 			Header:  5 * time.Minute,
 			Idle:    2 * time.Minute,
 			Total:   10 * time.Minute,
+
+			OnDisconnect: "cancel",
 		},
 		Stream:    Stream{Keepalive: 15 * time.Second, WriteTimeout: 30 * time.Second},
 		Providers: map[string]Provider{},

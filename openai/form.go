@@ -3,6 +3,8 @@ package openai
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"io"
 	"mime"
 	"regexp"
@@ -31,7 +33,8 @@ type Form struct {
 	FileBytes   int64  // of all files together
 
 	boundary string
-	model    Span64 // the value; zero where the form has none
+	model    Span64   // the value; zero where the form has none
+	parts    []Span64 // header and content of each, without what parts them
 }
 
 // Span64 is the half-open range [Start, End) of the bytes of a form.
@@ -158,6 +161,7 @@ func (f *formScanner) part(at int64) (next int64, err error) {
 	if line, err := f.read(end, 2); err != nil || string(line) != "\r\n" {
 		return 0, cmp.Or(err, error(errForm))
 	}
+	f.r.Form.parts = append(f.r.Form.parts, Span64{at, end})
 	return next, f.value(p, Span64{start, end})
 }
 
@@ -430,6 +434,22 @@ func (r *Request) formField(name, text string) (err error) {
 		r.countRaw(r.keep(text))
 	}
 	return nil
+}
+
+// Digest returns a hash of what is in the form, whatever its boundary is: SDKs make
+// a new one each time they send it. body is what was scanned.
+func (f *Form) Digest(body io.ReaderAt) (sum [sha256.Size]byte, err error) {
+	h := sha256.New()
+	for _, at := range f.parts {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(at.End-at.Start))
+		h.Write(size[:])
+		if _, err := io.Copy(h, io.NewSectionReader(body, at.Start, at.End-at.Start)); err != nil {
+			return sum, err
+		}
+	}
+	h.Sum(sum[:0])
+	return sum, nil
 }
 
 // Reader returns what gives the form as the upstream is to see it, each time from

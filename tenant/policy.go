@@ -48,9 +48,12 @@ type Company struct {
 	Budgets    []*Budget // all, the operator's ceiling included; none is changed
 	Calendar   *Calendar // of the company's budgets
 	HasAlerts  bool      // there are spend alerts
+	Prices     []Price   // by provider and model
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string
+
+	memo memo
 }
 
 // ID returns the company's id.
@@ -115,4 +118,13 @@ type RouteTarget struct {
 	// Weight makes the target the first choice this often, compared with the
 	// weights of the others; 0 leaves it where it stands in the order.
 	Weight int `json:"weight,omitempty"`
+	// OnDisconnect says what becomes of a call when its client leaves: Cancel or
+	// Drain; "" is what the gateway's configuration says.
+	OnDisconnect string `json:"on_disconnect,omitempty"`
 }
+
+// What becomes of a call when its client leaves.
+const (
+	Cancel = "cancel" // it is cancelled at the provider
+	Drain  = "drain"  // it is read to its end, and billed by what the provider says
+)

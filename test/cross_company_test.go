@@ -67,6 +67,9 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/spend_alerts":         spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts/{alert}": spendAlert,
 
+	"/v1/organization/prices": func(s *side) any { return priceOf("up", foreignRoute(s)) },
+	"/admin/prices":           func(s *side) any { return priceOf("up", "everybody's") },
+
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies":                   named,
 	"/admin/companies/{company}/suspend": empty,
@@ -86,6 +89,11 @@ func spendLimit(*side) any {
 func spendAlert(*side) any {
 	return map[string]any{"threshold_amount": 90_000_000, "currency": "USD", "interval": "month",
 		"notification_channel": map[string]any{"type": "webhook", "url": "https://hooks.example.com/spend"}}
+}
+
+// priceOf is a price of a model that nothing here calls.
+func priceOf(provider, model string) any {
+	return map[string]any{"provider": provider, "model": model, "usd_per_million_tokens": map[string]string{"input": "1.5", "output": "6"}}
 }
 
 var ceiling = map[string]any{"window": "month", "limit_usd": "900000"}
@@ -223,7 +231,7 @@ func choices(kind string, own, foreign *side) []choice {
 	id := foreign.stable[kind+foreign.projects[0]]
 	list := []choice{
 		{"own", own.stable[kind+own.projects[0]], "", true},
-		{"foreign", id, "", kind == "company"}, // the operator may see every company
+		{"foreign", id, "", kind == "company" || kind == "override"}, // the operator may see every company, and has the same overrides for all
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
 	}
@@ -433,7 +441,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		last := r.Pattern[strings.LastIndex(r.Pattern, "/")+1:]
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
-			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "audit_logs": "audit row",
+			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "prices": "price", "audit_logs": "audit row",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 		}[last]
 		if r.Ops || r.Method != http.MethodGet || kind == "" {

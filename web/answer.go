@@ -69,13 +69,17 @@ func (c *call) answerHeaders(rc *fasthttp.RequestCtx) {
 	h := &rc.Response.Header
 	h.Set("X-Request-Id", c.id)
 	c.limitHeaders(h)
-	a := c.last()
 	now := c.g.now()
 	c.overhead = c.sentAt.Sub(c.start)
 	setInt(h, "Openai-Processing-Ms", now.Sub(c.start).Milliseconds())
+	h.Set("X-Bulkhead-Overhead-Ms", milliseconds(c.overhead))
+	c.answeredBy(h, c.last())
+}
+
+// answeredBy says who answered.
+func (c *call) answeredBy(h *fasthttp.ResponseHeader, a *attempt) {
 	h.Set("X-Bulkhead-Provider", a.target.Provider)
 	h.Set("X-Bulkhead-Model", headerSafe(a.target.Model))
-	h.Set("X-Bulkhead-Overhead-Ms", milliseconds(c.overhead))
 	if a.entry.Marks&ledger.Clamped != 0 {
 		setInt(h, "X-Bulkhead-Max-Output-Tokens", a.bound.Output)
 	}
@@ -137,13 +141,18 @@ func setInt(h *fasthttp.ResponseHeader, name string, n int64) {
 func (c *call) writeAnswer(rc *fasthttp.RequestCtx) {
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
-	h.Set("X-Bulkhead-Cost-Usd", ledger.FormatUSD(c.costNano))
+	c.costHeaders(h)
 	c.budgetHeader(h)
-	setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))
 	h.SetContentType("application/json")
 	c.setStatus(rc, fasthttp.StatusOK)
 	c.firstByte = max(c.g.now().Sub(c.start), 1)
 	rc.Response.SetBodyRaw(c.answer)
+}
+
+// costHeaders says what the call cost, and how many attempts it took.
+func (c *call) costHeaders(h *fasthttp.ResponseHeader) {
+	h.Set("X-Bulkhead-Cost-Usd", ledger.FormatUSD(c.costNano))
+	setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))
 }
 
 // writeError writes an error that came before the first byte of an answer.

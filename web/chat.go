@@ -23,6 +23,9 @@ func (g *Gateway) serveInference(rc *fasthttp.RequestCtx, e openai.Endpoint) {
 	defer c.recover(rc)
 	err := c.run(rc)
 	switch {
+	case err == errReplay:
+		c.writeReplay(rc)
+		err = nil
 	case err != nil:
 		c.writeError(rc, err)
 	case c.reply.Stream:
@@ -66,6 +69,10 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	}
 	c.model, c.user = c.request.Model, tenant.UserID(c.scope, c.request.User)
 
+	if err = c.readIdempotencyKey(rc); err != nil {
+		return err
+	}
+
 	// Where it may go: the targets in the order to try them.
 	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.model, c.targetRoom[:0]); err != nil {
 		return err
@@ -78,10 +85,17 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		if err = c.attempt(rc, c.targets[i]); err == nil {
 			return nil
 		}
-		if c.ctx.Err() != nil {
-			return context.Cause(c.ctx) // the client left, or the gateway ended the call
+		if err == errReplay {
+			c.attempts = c.attempts[:0] // it was none
+			return err
 		}
-		if !fault.As(err).Retriable {
+		switch {
+		case c.ctx.Err() != nil:
+			return context.Cause(c.ctx) // the client left, or the gateway ended the call
+		case c.drained():
+			return errClientLeft // nobody waits for another answer
+		}
+		if !fault.As(err).Retriable || c.kept != nil && c.kept.lost { // what may have been made is not made twice
 			return err
 		}
 	}
@@ -105,7 +119,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	// What it may use: one step against every limit and budget at once. The next
 	// attempt is held anew, at its own price.
 	if err = c.take(a); err != nil {
-		return err
+		return c.recall(err)
 	}
 
 	// The credential is a function of the scope and the target, and of nothing
@@ -115,6 +129,9 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 	a.secret = cred.Secret
+	if err = c.beginKept(); err != nil {
+		return err
+	}
 	// On record before anything is sent: who dies now has left what it was.
 	if err = a.slot.Open(a.entry); err != nil {
 		return err
@@ -125,6 +142,9 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		upstream.Form, upstream.FormSize = form.Reader(c.form, t.Model)
 	} else {
 		upstream.Body = c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(a))
+	}
+	if err = c.mayDrain(t); err != nil {
+		return err
 	}
 	a.sent, c.sentAt = true, c.g.now()
 	if c.reply, err = c.settings.Upstream.Send(c.ctx, t, cred, &upstream); err != nil {

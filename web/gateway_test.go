@@ -72,6 +72,7 @@ type lab struct {
 	limiter *limiter.Local
 	book    *ledger.Ledger
 	entries entryStore
+	kept    keptMemory
 	logged  logBuffer
 	addr    string
 	client  *http.Client
@@ -132,7 +133,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		lim = o.limiter(lim)
 	}
 	l.g = New(Parts{
-		Tenants: l.world.Directory, Registry: o.registry, Keys: l.keys, Limiter: lim, Ledger: l.book, Prices: prices,
+		Tenants: l.world.Directory, Registry: o.registry, Keys: l.keys, Kept: &l.kept, Sealer: l.keys, Limiter: lim, Ledger: l.book, Prices: prices,
 		Log: slog.New(slog.NewJSONHandler(&l.logged, nil)), Settings: s,
 	})
 	l.g.Ready(true)

@@ -19,7 +19,7 @@ func (c *call) take(a *attempt) (err error) {
 	ask := limiter.Ask{
 		ID: a.entry.ID, Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound(),
 		By:    limiter.By{Project: a.entry.ProjectID, Key: a.entry.KeyID, Agent: a.entry.AgentID, User: a.entry.UserID, Lent: a.entry.Lent},
-		Again: !a.entry.First, Lost: c.cancel,
+		Again: !a.entry.First, Claim: c.claim(), Lost: c.cancel,
 	}
 	ask.Budgets = c.budgets(&ask.By)
 	if err = c.bind(a, &ask); err != nil {
@@ -56,7 +56,7 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 		strict = strict || b.Unit == tenant.USD && !b.Soft
 	}
 	t := a.target
-	a.price, _ = c.g.Prices.Find(t.Provider, t.Vendor.Catalogue, t.Model)
+	a.price, _ = c.g.pricesFor(c.scope, a.entry.Lent).Find(t.Provider, t.Vendor.Catalogue, t.Model)
 	rules := provider.BoundRules{Strict: strict && !free(a.price) || !a.money, Model: t.Model, DefaultOutput: c.settings.DefaultMaxOutput}
 	if a.price != nil {
 		rules.MaxInput, rules.MaxOutput = a.price.MaxInput, a.price.MaxOutput

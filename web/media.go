@@ -29,6 +29,7 @@ type relayed struct {
 
 // writeAsIs hands the answer to fasthttp as a body to be written.
 func (c *call) writeAsIs(rc *fasthttp.RequestCtx) {
+	c.relays = true
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
 	h.SetContentType(mediaType(c.reply.Header.Get("Content-Type")))
@@ -72,22 +73,23 @@ func (r *relayed) WriteTo(w io.Writer) (n int64, err error) {
 	for {
 		got, rerr := c.reply.Body.Read(buf)
 		if got > 0 {
-			_ = r.conn.SetWriteDeadline(time.Now().Add(c.settings.WriteTimeout)) // a client that takes nothing
 			if c.firstByte == 0 {
 				c.firstByte = max(c.g.now().Sub(c.start), 1)
 			}
-			k, werr := w.Write(buf[:got])
-			n += int64(k)
+			c.capture(buf[:got])
 			if c.endpoint != openai.Speech {
-				a.seen.TextBytes += int64(k)
+				a.seen.TextBytes += int64(got)
 			}
-			if werr != nil {
-				c.cancel(errClientLeft)
+			k, werr := r.write(w, buf[:got])
+			if n += int64(k); werr != nil {
 				r.err = errClientLeft
 				return n, werr
 			}
 		}
 		switch {
+		case rerr == io.EOF && c.drained():
+			r.done, a.seen.Whole = true, true
+			return n, errCutOff
 		case rerr == io.EOF:
 			r.done, a.seen.Whole = true, true
 			return n, nil
@@ -96,6 +98,22 @@ func (r *relayed) WriteTo(w io.Writer) (n int64, err error) {
 			return n, errCutOff // and no end of the body: the client must not take it for one
 		}
 	}
+}
+
+// write gives b to the client, if it is there. One that has left is no error where
+// the call goes on without it.
+func (r *relayed) write(w io.Writer, b []byte) (n int, err error) {
+	c := r.c
+	if c.drained() {
+		return 0, nil
+	}
+	_ = r.conn.SetWriteDeadline(time.Now().Add(c.settings.WriteTimeout)) // a client that takes nothing
+	if n, err = w.Write(b); err != nil {
+		if c.clientLeft(); c.drained() {
+			return n, nil
+		}
+	}
+	return n, err
 }
 
 // Close ends the call.

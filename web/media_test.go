@@ -325,3 +325,35 @@ func TestCleanForms(t *testing.T) {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
+
+// TestMediaIdempotent: a form with an Idempotency-Key is the same form whatever
+// its boundary, and sound comes again as it came.
+func TestMediaIdempotent(t *testing.T) {
+	l := newLab(t, labOptions{})
+	key, _ := l.company("acme", tenant.KeyLive, nil)
+	same := []string{"Idempotency-Key", "one"}
+	hear := func(sound string, header ...string) answerGot {
+		contentType, body := form(t, "model", "openai/whisper-1", "file@", sound, "response_format", "srt")
+		return l.do("POST", key, "/v1/audio/transcriptions", body, append(header, "Content-Type", contentType)...)
+	}
+	first := hear("sound", same...)
+	l.settle()
+	again, other := hear("sound", same...), hear("other", same...)
+	if first.status != 200 || again.status != 200 || again.body != first.body || again.header.Get("Content-Type") != first.header.Get("Content-Type") || again.header.Get("X-Bulkhead-Idempotent-Replay") != "true" {
+		t.Errorf("%s\n%s", first, again)
+	}
+	if other.status != 400 || other.envelope(t).Code != "idempotency_key_reused" {
+		t.Errorf("%s", other)
+	}
+	say := func(header ...string) answerGot {
+		return l.do("POST", key, "/v1/audio/speech", `{"model":"openai/tts-1","input":"x","voice":"alloy"}`, header...)
+	}
+	first = say("Idempotency-Key", "two")
+	l.settle()
+	if again := say("Idempotency-Key", "two"); first.status != 200 || again.body != first.body || again.header.Get("Content-Type") != "audio/mpeg" || len(again.body) != upstream.SpokenBytes {
+		t.Errorf("%d bytes, then %d bytes of %v", len(first.body), len(again.body), again.header)
+	}
+	if n := len(l.up.Requests()); n != 2 {
+		t.Errorf("%d calls were made, not 2", n)
+	}
+}

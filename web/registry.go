@@ -68,6 +68,17 @@ type Registry interface {
 	PutRoute(ctx context.Context, s tenant.Scope, r tenant.Route) (created bool, err error)
 	DeleteRoute(ctx context.Context, s tenant.Scope, name string) error
 
+	// PutPrice stores a price in place of the one of its provider and model.
+	PutPrice(ctx context.Context, s tenant.Scope, p tenant.Price) error
+	DeletePrice(ctx context.Context, s tenant.Scope, provider, model string) error
+
+	// OperatorPrices returns the operator's prices, by provider and model.
+	OperatorPrices(ctx context.Context) ([]tenant.Price, error)
+	// PutOperatorPrice stores one in place of that of its provider and model. The
+	// change feed names tenant.OperatorPrices after it.
+	PutOperatorPrice(ctx context.Context, a tenant.Act, p tenant.Price) error
+	DeleteOperatorPrice(ctx context.Context, a tenant.Act, provider, model string) error
+
 	// LoadKey returns a key of the company that is not revoked, of whatever project.
 	LoadKey(ctx context.Context, id tenant.ID, keyID string) (*tenant.Key, error)
 	// Budgets returns all budgets, the operator's ceilings too, by creation, and

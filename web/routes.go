@@ -99,6 +99,11 @@ var publicRoutes = []route{
 	{"GET", "/v1/organization/routes/{route}", admin, 0, (*Gateway).getRoute},
 	{"DELETE", "/v1/organization/routes/{route}", admin, 0, (*Gateway).deleteRoute},
 
+	{"GET", "/v1/organization/prices", admin, 0, (*Gateway).listPrices},
+	{"POST", "/v1/organization/prices", admin, 0, (*Gateway).putPrice},
+	{"GET", "/v1/organization/prices/{price...}", admin, 0, (*Gateway).getPrice},
+	{"DELETE", "/v1/organization/prices/{price...}", admin, 0, (*Gateway).deletePrice},
+
 	{"GET", "/v1/organization/audit_logs", admin, 0, (*Gateway).listAuditLogs},
 
 	{"GET", "/v1/organization/budgets", admin, 0, (*Gateway).listBudgets},
@@ -138,6 +143,10 @@ var opsRoutes = []route{
 	{"GET", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).getCeiling},
 	{"PUT", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).putCeiling},
 	{"DELETE", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).deleteCeiling},
+
+	{"GET", "/admin/prices", operator, 0, (*Gateway).listOperatorPrices},
+	{"PUT", "/admin/prices", operator, 0, (*Gateway).putOperatorPrice},
+	{"DELETE", "/admin/prices/{override...}", operator, 0, (*Gateway).deleteOperatorPrice},
 }
 
 // Route describes one line of the table, for tests and documentation.

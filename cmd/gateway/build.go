@@ -114,7 +114,8 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	h.closers = append(h.closers, func() error { h.gateway.CloseUpstream(); return nil })
-	keys, asked, err := h.openKeys(cfg, master)
+	sealed := keystore.New(h.db, master, keystore.Options{}) // with Vault, too, for what is not a credential
+	keys, asked, err := h.openKeys(cfg, sealed)
 	if err != nil {
 		return h, err
 	}
@@ -123,15 +124,19 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
 		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
+		Kept: h.db, Sealer: sealed,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 		WebhookKey: master.Derive(webhookKey),
 	})
+	if err := h.gateway.LoadPrices(ctx); err != nil {
+		return h, err
+	}
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
 	}
 	go h.beginChains(following, directory)
-	h.openUpkeep(following, directory, 0)
+	h.openUpkeep(following, directory, time.Duration(cfg.Ledger.RetentionDays)*24*time.Hour)
 	return h, nil
 }
 
@@ -195,9 +200,9 @@ func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystor
 
 // openKeys opens what keeps the companies' credentials: Vault, or the store. A
 // Vault that is away does not keep the gateway from starting.
-func (h *house) openKeys(cfg *config.Config, master *keystore.Master) (keystore.Keeper, []web.Backend, error) {
+func (h *house) openKeys(cfg *config.Config, sealed *keystore.Keystore) (keystore.Keeper, []web.Backend, error) {
 	if cfg.VaultAddr == "" {
-		return keystore.New(h.db, master, keystore.Options{}), nil, nil
+		return sealed, nil, nil
 	}
 	v, err := openVault(cfg, h.db)
 	if err != nil {
@@ -319,6 +324,7 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		TrustedProxies:   cfg.Proxies(),
 		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
+		Drain:           u.OnDisconnect == tenant.Drain,
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
 }

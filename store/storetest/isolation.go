@@ -263,6 +263,13 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeleteCredential", db.DeleteCredential(ctx, acme, "cred_same"))
 	f("PutCredentialName", db.PutCredentialName(ctx, acme, sealed("cred_named", "same", 2)))
 	f("DeleteCredentialName", db.DeleteCredentialName(ctx, acme, "same"))
+	f("PutPrice", db.PutPrice(ctx, acme, price("same", "model", "changed")))
+	f("PutPrice of a new one", db.PutPrice(ctx, acme, price("same", "new", "acme")))
+	f("DeletePrice", db.DeletePrice(ctx, acme, "same", "model"))
+	f("EndKept", db.EndKept(ctx, acme, ended("claim_begun", tenant.Kept, "acme")))
+	f("EndKept to free", db.EndKept(ctx, acme, ended("claim_free", tenant.Begun, "")))
+	_, _, err = db.BeginKept(ctx, acme, kept("claim_new", "acme"))
+	f("BeginKept", err)
 	e := entry("att_same", epoch)
 	e.RequestID = "acme request"
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
@@ -336,6 +343,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	_, _, err = db.AuditEvents(ctx, acme, audit.Filter{}, openai.Page{After: events[0].ID})
 	f("AuditEvents", err)
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
+	f("DeletePrice", db.DeletePrice(ctx, acme, "beta", "model"))
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}

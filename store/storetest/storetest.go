@@ -42,7 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Budgets", testBudgets}, {"Spent", testSpent},
-		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"SpentAtRandom", testSpentAtRandom},
+		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},

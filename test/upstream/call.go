@@ -231,7 +231,8 @@ func (c *Call) firstOf() bool {
 	return first
 }
 
-// WaitRelease blocks until Release, or as WaitGone.
+// WaitRelease blocks until Release or until the client leaves. A server that stops
+// breaks the connection: what is held is never answered then.
 func (c *Call) WaitRelease() { c.waitRelease() }
 
 func (c *Call) waitRelease() {
@@ -239,6 +240,7 @@ func (c *Call) waitRelease() {
 	case <-c.released:
 	case <-c.R.Context().Done():
 	case <-c.s.done:
+		c.Abort()
 	}
 }
 
