@@ -43,6 +43,7 @@ const (
 	BudgetCreated          Type = "budget.created"
 	BudgetUpdated          Type = "budget.updated"
 	BudgetDeleted          Type = "budget.deleted"
+	DegradedUpdated        Type = "degraded_mode.updated"
 	ZoneUpdated            Type = "time_zone.updated"
 	SpendAlertCreated      Type = "spend_alert.created"
 	SpendAlertUpdated      Type = "spend_alert.updated"

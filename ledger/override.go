@@ -283,3 +283,12 @@ func amounts(names []string, from []*int64, fine int) map[string]string {
 	}
 	return m
 }
+
+// Free returns the price of the same model where nothing of it costs anything.
+func (p *Price) Free() *Price {
+	free := &Price{Rates: Rates{}, Fees: noFees}
+	if p != nil {
+		free.Model, free.Catalogue = p.Model, p.Catalogue
+	}
+	return free
+}

@@ -88,7 +88,7 @@ func companyTableNames() []string {
 
 var companyTombstoned = statement{"company_tombstoned",
 	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4,
-		rolled_until = 0
+		rolled_until = 0, degraded_nano = 0, degraded_requests = 0
 	WHERE company_id = $1`}
 
 // EraseCompany implements web.Registry. The audit rows go with the company;

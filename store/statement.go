@@ -67,6 +67,7 @@ func companyStatements() []statement {
 		companyBumped, companyInserted, companyLoaded, companyStatusSet, companyTombstoned,
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
+		degradedSet,
 		dataKeyInserted, dataKeyOne,
 		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
 		keptBegun, keptEnded, keptFreed, keptNext, keptOne, keptOver, keptSwept, keptUse,

@@ -27,6 +27,13 @@ type Limits struct {
 // Zero reports whether l limits nothing.
 func (l Limits) Zero() bool { return l == Limits{} }
 
+// Allowance is what each gateway may use for a company, of the company's own
+// credentials, in one outage of what counts limits and budgets; zero: nothing.
+type Allowance struct {
+	Nano     int64 `json:"limit_nano"` // nano-USD, each attempt at its worst case
+	Requests int64 `json:"limit_requests"`
+}
+
 // Limited is one thing that has limits: the company, a project, a model within
 // a project, a key.
 type Limited struct {
@@ -49,6 +56,7 @@ type Company struct {
 	Calendar   *Calendar // of the company's budgets
 	HasAlerts  bool      // there are spend alerts
 	Prices     []Price   // by provider and model
+	Degraded   Allowance // what may be used while nobody can count
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string

@@ -122,6 +122,7 @@ var leaves = map[string]string{
 	"POST /v1/organization/spend_alerts/{alert}":                                   "spend_alert.updated",
 	"DELETE /v1/organization/spend_alerts/{alert}":                                 "spend_alert.deleted",
 	"POST /v1/organization/budgets":                                                "budget.created",
+	"POST /v1/organization/budgets/degraded":                                       "degraded_mode.updated",
 	"POST /v1/organization/budgets/calendar":                                       "", // it is what it was
 	"POST /v1/organization/budgets/{budget}":                                       "budget.updated",
 	"DELETE /v1/organization/budgets/{budget}":                                     "budget.deleted",

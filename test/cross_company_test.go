@@ -59,6 +59,7 @@ var bodies = map[string]func(s *side) any{
 
 	"/v1/organization/budgets":                                 func(*side) any { return userBudget("somebody") },
 	"/v1/organization/budgets/{budget}":                        func(*side) any { return map[string]any{"limit_requests": 999_999} },
+	"/v1/organization/budgets/degraded":                        func(*side) any { return map[string]any{"degraded": "refuse"} },
 	"/v1/organization/budgets/calendar":                        func(*side) any { return map[string]any{"time_zone": "UTC"} },
 	"/v1/organization/spend_limit":                             spendLimit,
 	"/v1/organization/projects/{project}/spend_limit":          spendLimit,

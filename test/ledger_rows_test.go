@@ -111,7 +111,7 @@ providers:
 		f("chat/completions", map[string]any{"model": "up/ok"}, 400)
 	}
 	// The sandbox is an attempt like any other, and costs as its list says.
-	ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.TestKey, chatBody("sandbox/echo", "Hi there")).want(t, "sandbox", 200)
+	ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("sandbox/echo", "Hi there")).want(t, "sandbox", 200)
 	wants = append(wants, want{"chat", "echo", ledger.Answered, 2, 2})
 	for range 2 {
 		g.chat(t, other.APIKey, "up/ok").want(t, "the other company", 200)

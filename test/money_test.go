@@ -57,7 +57,7 @@ func TestBudgets(t *testing.T) {
 	c, at := g.Demo, g.URL+"/v1/organization/budgets"
 	cost := big.NewRat(0, 1)
 	for range 3 {
-		a := g.chat(t, c.TestKey, "sandbox/echo").want(t, "a call", http.StatusOK)
+		a := g.chat(t, c.APIKey, "sandbox/echo").want(t, "a call", http.StatusOK)
 		cost.Add(cost, decimalOf(t, a.header.Get("X-Bulkhead-Cost-Usd")))
 	}
 	var keys struct{ Data []struct{ ID, Name string } }
@@ -275,7 +275,7 @@ func TestLedgerExport(t *testing.T) {
 	cost := big.NewRat(0, 1)
 	const calls = 1100 // more than two pages
 	for i := range calls {
-		a := ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.TestKey, chatBody("sandbox/echo", strings.Repeat("word ", 1+i%50))).want(t, "a call", http.StatusOK)
+		a := ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("sandbox/echo", strings.Repeat("word ", 1+i%50))).want(t, "a call", http.StatusOK)
 		cost.Add(cost, decimalOf(t, a.header.Get("X-Bulkhead-Cost-Usd")))
 	}
 	lines := func(query string) [][]byte {

@@ -123,11 +123,17 @@ func (c *call) limitHeaders(h *fasthttp.ResponseHeader) {
 // budgetHeader says what is left of the budget with the least left, now that the
 // last attempt is booked: what it held and did not cost is there again.
 func (c *call) budgetHeader(h *fasthttp.ResponseHeader) {
+	if left, ok := c.budgetLeft(); ok {
+		h.Set("X-Bulkhead-Budget-Remaining-Usd", left)
+	}
+}
+
+func (c *call) budgetLeft() (usd string, ok bool) {
 	s, a := &c.limits, c.last()
 	if !s.HasBudget || a == nil {
-		return
+		return "", false
 	}
-	h.Set("X-Bulkhead-Budget-Remaining-Usd", ledger.FormatUSD(max(s.RemainingNano+a.hold.Nano()-a.entry.CostNano, 0)))
+	return ledger.FormatUSD(max(s.RemainingNano+a.hold.Nano()-a.entry.CostNano, 0)), true
 }
 
 func reset(d time.Duration) string { return max(d, 0).Round(time.Millisecond).String() }

@@ -163,6 +163,8 @@ func clamped(t *testing.T, more, stream string, output int64) {
 		t.Fatalf("%s", a)
 	} else if left := a.header.Get("X-Bulkhead-Budget-Remaining-Usd"); stream == "" && left != ledger.FormatUSD(1e12-nano4o(10, 4)) {
 		t.Errorf("%s USD are said to be left", left)
+	} else if stream != "" && !strings.Contains(a.body, "attempts=1 budget_remaining_usd="+ledger.FormatUSD(1e12-nano4o(10, 4))+"\n\ndata: [DONE]") {
+		t.Errorf("the end of the stream is %s", a.body[len(a.body)-150:])
 	}
 	if e := probe.paid(s)[0]; e.Marks&ledger.Clamped != 0 || e.Rank != ledger.Final || e.CostNano != nano4o(10, 4) {
 		t.Errorf("booked %+v", e)

@@ -88,6 +88,8 @@ type Registry interface {
 	// its owner has for the same unit and period.
 	PutBudget(ctx context.Context, s tenant.Scope, b tenant.Budget) (put tenant.Budget, created bool, err error)
 	DeleteBudget(ctx context.Context, s tenant.Scope, id string) error
+	// SetDegraded sets what may be used while nobody can count; zero: nothing.
+	SetDegraded(ctx context.Context, s tenant.Scope, a tenant.Allowance) error
 	SetCalendar(ctx context.Context, s tenant.Scope, c *tenant.Calendar) error
 
 	// SpendAlerts lists the alerts of a project, or with project "" the company's.

@@ -110,6 +110,8 @@ var publicRoutes = []route{
 	{"POST", "/v1/organization/budgets", admin, 0, (*Gateway).createBudget},
 	{"GET", "/v1/organization/budgets/calendar", admin, 0, (*Gateway).getCalendar},
 	{"POST", "/v1/organization/budgets/calendar", admin, 0, (*Gateway).setCalendar},
+	{"GET", "/v1/organization/budgets/degraded", admin, 0, (*Gateway).getDegraded},
+	{"POST", "/v1/organization/budgets/degraded", admin, 0, (*Gateway).setDegraded},
 	{"GET", "/v1/organization/budgets/{budget}", admin, 0, (*Gateway).getBudget},
 	{"POST", "/v1/organization/budgets/{budget}", admin, 0, (*Gateway).updateBudget},
 	{"DELETE", "/v1/organization/budgets/{budget}", admin, 0, (*Gateway).deleteBudget},

@@ -208,6 +208,9 @@ func (c *call) appendTail(b []byte) []byte {
 	b = append(b, ledger.FormatUSD(c.costNano)...)
 	b = append(b, " attempts="...)
 	b = strconv.AppendInt(b, int64(len(c.attempts)), 10)
+	if left, ok := c.budgetLeft(); ok {
+		b = append(append(b, " budget_remaining_usd="...), left...)
+	}
 	b = append(b, "\n\n"...)
 	if c.endpoint.Media() {
 		return b

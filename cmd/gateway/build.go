@@ -234,7 +234,9 @@ func (h *house) openLimiter(cfg *config.Config) (limiter.Limiter, []web.Backend,
 	}
 	h.closers = append(h.closers, c.Close)
 	name, _ := os.Hostname()
-	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: o, Gateway: name, Lease: cfg.Budgets.Lease})
+	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: o, Gateway: name, Lease: cfg.Budgets.Lease, Allow: func(s tenant.Scope) limiter.Allowance {
+		return limiter.Allowance(s.Company().Degraded)
+	}})
 	h.closers = append(h.closers, l.Close)
 	ask := func(ctx context.Context) error {
 		if err := c.Check(ctx); err != nil {

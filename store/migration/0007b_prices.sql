@@ -15,3 +15,7 @@ CREATE TABLE operator_price (
   updated_at BIGINT NOT NULL,
   PRIMARY KEY (provider, model)
 );
+
+-- See tenant.Allowance.
+ALTER TABLE company ADD COLUMN degraded_nano BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE company ADD COLUMN degraded_requests BIGINT NOT NULL DEFAULT 0;

@@ -256,6 +256,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	_, _, err = db.PutBudget(ctx, acme, budget("budget_new", tenant.OfCompany, "", tenant.Week))
 	f("PutBudget of a new one", err)
 	f("SetCalendar", db.SetCalendar(ctx, acme, &tenant.Calendar{ChangedAt: spentAt}))
+	f("SetDegraded", db.SetDegraded(ctx, acme, tenant.Allowance{Nano: 1, Requests: 2}))
 	_, err = db.PutRoute(ctx, acme, tenant.Route{Name: "same", Targets: []tenant.RouteTarget{{Model: "acme/other"}}})
 	f("PutRoute", err)
 	f("DeleteRoute", db.DeleteRoute(ctx, acme, "same"))

@@ -23,6 +23,11 @@ func testPrices(t *testing.T, open Open) {
 	wantErr(t, w.db.DeletePrice(w.ctx(), s, "up", "a"), tenant.ErrNotFound)
 	same(t, w.again(s).Company().Prices, []tenant.Price{price("up", "b", "3")})
 
+	must(t, w.db.SetDegraded(w.ctx(), s, tenant.Allowance{Nano: 5, Requests: 7}))
+	same(t, w.again(s).Company().Degraded, tenant.Allowance{Nano: 5, Requests: 7})
+	must(t, w.db.SetDegraded(w.ctx(), s, tenant.Allowance{}))
+	same(t, w.again(s).Company().Degraded, tenant.Allowance{})
+
 	_, last, err := w.db.Changes(w.ctx(), 0)
 	must(t, err)
 	heard := func(want bool) {
