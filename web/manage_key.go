@@ -180,7 +180,7 @@ func (g *Gateway) createAdminKey(r *request) (any, error) {
 		return nil, err
 	}
 	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
-	k.Name, k.CreatedAt, k.ExpiresAt = name, g.now(), expires
+	k.Name, k.CreatedAt, k.ExpiresAt, k.UserID = name, g.now(), expires, r.scope.UserID()
 	o := toAdminKey(r.scope, k)
 	o.Value = value
 	return o, g.Registry.CreateKey(r.ctx, r.scope, k)
