@@ -117,6 +117,11 @@ func (db *DB) CreateCompany(ctx context.Context, a tenant.Act, c tenant.NewCompa
 				return err
 			}
 		}
+		if c.Invite != nil {
+			if err := t.addInvite(*c.Invite); err != nil {
+				return err
+			}
+		}
 		generation, err := t.bump()
 		if err != nil {
 			return err

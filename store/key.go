@@ -13,7 +13,7 @@ import (
 
 const (
 	keyColumns = `k.id, k.kind, COALESCE(k.project_id, ''), COALESCE(k.service_account_id, ''), k.name, k.redacted,
-	k.hash, k.created_at, k.expires_at, k.limits, k.rules, k.old_hash, k.old_until, k.last_used_at`
+	k.hash, k.created_at, k.expires_at, k.limits, k.rules, k.old_hash, k.old_until, k.last_used_at, k.user_id`
 	ownedKeyRows = `SELECT ` + keyColumns + `, a.id, a.project_id, a.name, a.role, a.created_at
 	FROM api_key AS k JOIN service_account AS a ON a.company_id = $1 AND a.id = k.service_account_id
 	WHERE k.company_id = $1 AND k.revoked_at = 0`
@@ -48,8 +48,8 @@ var (
 	adminKeyOne = statement{"admin_key_one", adminKeyRows + ` AND k.id = $2`}
 	keyInserted = statement{"key_inserted",
 		`INSERT INTO api_key (company_id, id, kind, project_id, service_account_id, name, redacted, hash,
-			created_at, expires_at, limits, rules)
-		VALUES ($1, $2, $3, NULLIF($4, ''), NULLIF($5, ''), $6, $7, $8, $9, $10, $11, $12)`}
+			created_at, expires_at, limits, rules, user_id)
+		VALUES ($1, $2, $3, NULLIF($4, ''), NULLIF($5, ''), $6, $7, $8, $9, $10, $11, $12, $13)`}
 	keyUpdated = statement{"key_updated",
 		`UPDATE api_key SET name = $4, limits = $5, expires_at = $6, rules = $7
 		WHERE company_id = $1 AND project_id = $2 AND id = $3 AND revoked_at = 0`}
@@ -110,7 +110,7 @@ func (k kindOf) Scan(v any) error {
 func keyDest(k *tenant.Key) []any {
 	return []any{&k.ID, kindOf{&k.Kind}, &k.ProjectID, &k.ServiceAccountID, &k.Name, &k.Redacted,
 		hashOf{&k.Hash}, moment{&k.CreatedAt}, moment{&k.ExpiresAt}, object{&k.Limits},
-		object{&k.Rules}, oldHashOf{&k.OldHash}, moment{&k.OldUntil}, moment{&k.LastUsedAt}}
+		object{&k.Rules}, oldHashOf{&k.OldHash}, moment{&k.OldUntil}, moment{&k.LastUsedAt}, &k.UserID}
 }
 
 func ownedKeyDest(k *tenant.KeyWithOwner) []any {
@@ -150,7 +150,7 @@ func (t *tx) addKey(k tenant.Key) error {
 		panic("BUG: a company has no key of kind " + k.Kind.String())
 	}
 	_, err := t.exec(keyInserted, k.ID, k.Kind.String(), k.ProjectID, k.ServiceAccountID, k.Name, k.Redacted,
-		k.Hash[:], micros(k.CreatedAt), micros(k.ExpiresAt), asJSON(k.Limits), asJSON(k.Rules))
+		k.Hash[:], micros(k.CreatedAt), micros(k.ExpiresAt), asJSON(k.Limits), asJSON(k.Rules), k.UserID)
 	if err != nil {
 		return conflict(err)
 	}
@@ -236,6 +236,9 @@ func (db *DB) RevokeKey(ctx context.Context, s tenant.Scope, project, id string)
 	return db.change(ctx, s, func(t *tx) error {
 		var err error
 		if project == "" {
+			if err := t.mayRevoke(s, id); err != nil {
+				return err
+			}
 			err = must(t.exec(adminKeyRevoked, id, micros(t.now)))
 		} else {
 			err = must(t.exec(keyRevoked, project, id, micros(t.now)))
@@ -252,6 +255,11 @@ func (db *DB) RotateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
 	return db.change(ctx, s, func(t *tx) error {
 		if k.ProjectID != "" {
 			if err := t.openProject(k.ProjectID); err != nil {
+				return err
+			}
+		}
+		if k.ProjectID == "" { // who gets the value gets what the key may do
+			if err := t.mayRevoke(s, k.ID); err != nil {
 				return err
 			}
 		}
@@ -279,4 +287,25 @@ func (db *DB) KeysUsed(ctx context.Context, s tenant.Scope, used []tenant.KeyUse
 		}
 		return t.flush()
 	})
+}
+
+// mayRevoke sees that s holds what an admin key may do: who has less must not end
+// the keys of those with more.
+func (t *tx) mayRevoke(s tenant.Scope, id string) error {
+	var k tenant.Key
+	if err := t.one(adminKeyOne, keyDest(&k), id); err != nil {
+		return err
+	}
+	holds := tenant.Grants{Company: tenant.AllPermissions}
+	if k.UserID != "" {
+		u, err := t.person(k.UserID)
+		if err != nil {
+			return err
+		}
+		holds = u.Grants
+	}
+	if !holds.Within(s.Grants()) {
+		return errAbove
+	}
+	return nil
 }

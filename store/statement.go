@@ -83,8 +83,14 @@ func companyStatements() []statement {
 		usageOfEntries, usageOfRollups,
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,
+		grantGone, grantPut, grantsEverywhere, grantsInProject, grantsOfAllGone, grantsOfPrincipal, grantsOfRoleGone, grantsOfUser,
+		groupDeleted, groupInserted, groupRenamed, groupsAll, inviteAccepted, inviteDeleted, inviteInserted, inviteOne, invitesReplaced,
+		keysOfUserRevoked, memberGone, memberOfAllGone, memberPut, membersOfOneGone, ownersCounted,
+		personByEmail, personDeleted, personInserted, personOne, personPasswordSet, personsOfGroup,
+		roleDeleted, roleInserted, roleOne, roleUpdated, rolesAll,
+		sessionEnded, sessionInserted, sessionOne, sessionSeen, sessionsEnded, sessionsOfUser, sessionsOver,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, keyList, projectList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, inviteList, keyList, personList, projectList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {

@@ -59,6 +59,10 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		c.refused = proved(c.scope)
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
 	}
+	if !c.scope.Allows(c.scope.ProjectID(), tenant.ModelRequest) {
+		c.refused = proved(c.scope)
+		return fault.New(fault.Forbidden, "This key may not call models.").WithCode("permission_required")
+	}
 	if err = c.open(apiKey(rc)); err != nil {
 		return err
 	}

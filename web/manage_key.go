@@ -209,7 +209,7 @@ func (g *Gateway) createAdminKey(r *request) (any, error) {
 	}
 	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
 	k.Rules.AllowedIPs = networks
-	k.Name, k.CreatedAt, k.ExpiresAt = name, g.now(), expires
+	k.Name, k.CreatedAt, k.ExpiresAt, k.UserID = name, g.now(), expires, r.scope.UserID()
 	o := toAdminKey(r.scope, k)
 	o.Value = value
 	return o, g.Registry.CreateKey(r.ctx, r.scope, k)

@@ -19,6 +19,8 @@ import (
 // creation, then id, newest first where the page says Desc; the second result
 // says whether there is more. A cursor that does not exist is ErrNotFound.
 type Registry interface {
+	People
+
 	Projects(ctx context.Context, s tenant.Scope, p openai.Page, archived bool) ([]tenant.Project, bool, error)
 	Project(ctx context.Context, s tenant.Scope, id string) (tenant.Project, error)
 	CreateProject(ctx context.Context, s tenant.Scope, p tenant.Project) error

@@ -30,6 +30,7 @@ func Isolation(t *testing.T, open Open) {
 	must(t, w.db.PutCredential(w.ctx(), beta, sealed("cred_beta", "beta-only", 1)))
 	_, _, err := w.db.PutBudget(w.ctx(), beta, budget("budget_beta", tenant.OfProject, "proj_beta", tenant.Day))
 	must(t, err)
+	onlyBeta(t, w, beta)
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -37,6 +38,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateViews(t, w, acme, beta)
 	testForeignIDs(t, w, acme, beta)
 	testSeparateAccountKeys(t, w, acme, beta)
+	testSeparateInvites(t, w, acme, beta)
 	testSeparateChains(t, w, acme, beta)
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
@@ -122,6 +124,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
+	furnishPeople(t, w, s, name, at)
 }
 
 var (
@@ -221,6 +224,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
 	seeMoney(w, s, see)
+	seePeople(w, s, see)
 	return b.String()
 }
 
@@ -238,6 +242,8 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 			t.Fatalf("%s in acme changed beta:\n%s\n%s", what, before, after)
 		}
 	}
+	changePeople(t, w, acme)
+	f("changing people", nil)
 	_, err := db.UpdateProject(ctx, acme, "proj_same", "acme renamed", tenant.Limits{TokensPerMinute: 9})
 	f("UpdateProject", err)
 	f("SetModelLimits", db.SetModelLimits(ctx, acme, "proj_same", "same-model", tenant.Limits{Concurrent: 5}))
@@ -345,6 +351,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("AuditEvents", err)
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
 	f("DeletePrice", db.DeletePrice(ctx, acme, "beta", "model"))
+	foreignPeople(w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}

@@ -44,7 +44,7 @@ func Run(t *testing.T, open Open) {
 		{"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
-		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
+		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts}, {"People", testPeople}, {"RacingOwners", testRacingOwners},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},
 		{"Parallel", testParallel}, {"Cancelled", testCancelled}, {"Warm", testWarm}, {"Closed", testClosed},
@@ -60,6 +60,8 @@ type world struct {
 	db      *store.DB
 	mu      sync.Mutex
 	changed []string // what OnChange was called with
+
+	password string // the hash of samePassword, once it was made
 }
 
 func newWorld(t testing.TB, open Open) *world {
