@@ -47,7 +47,7 @@ type Directory struct {
 	throttle *throttle
 
 	usedMu sync.Mutex
-	used   []KeyUse
+	used   []Scope
 }
 
 // Options bound a Directory. Zero values take the defaults.

@@ -86,7 +86,7 @@ func (d *Directory) use(s Scope, now time.Time) {
 	d.usedMu.Lock()
 	defer d.usedMu.Unlock()
 	if len(d.used) < maxUsed {
-		d.used = append(d.used, KeyUse{s, now})
+		d.used = append(d.used, s)
 	}
 }
 
@@ -101,7 +101,10 @@ type KeyUse struct {
 func (d *Directory) Used() []KeyUse {
 	d.usedMu.Lock()
 	defer d.usedMu.Unlock()
-	used := d.used
+	used := make([]KeyUse, len(d.used))
+	for i, s := range d.used {
+		used[i] = KeyUse{s, time.Unix(0, s.a.used.Load())}
+	}
 	d.used = nil
 	return used
 }
