@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import openai
 
-from harness import ADMIN_KEY, ASK, BASE, PROJECT, TEST_KEY, admin_client, check, client, eventually, fetch, raises, run, same, within
+from harness import ADMIN_KEY, ASK, BASE, PROJECT, admin_client, check, client, eventually, fetch, raises, run, same, within
 
 c = admin_client()
 org = c.admin.organization
@@ -40,7 +40,7 @@ def results(page, kind):
 
 def spend():
     """Makes calls of each kind and returns what they cost, from their headers, once the ledger has it."""
-    work, up = client(TEST_KEY), client()
+    work = up = client()
     cost = Decimal(0)
     for call in (
         lambda: work.chat.completions.with_raw_response.create(model="sandbox/echo", messages=ASK, user="alice"),
