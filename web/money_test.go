@@ -235,3 +235,29 @@ func TestUntouched(t *testing.T) {
 		f(body, calls)
 	}
 }
+
+// TestTestKeyCost: a call with a test key reaches no provider, so it takes nothing of a
+// budget of money, and none is in its way; one of calls counts it.
+func TestTestKeyCost(t *testing.T) {
+	l := newMoneyLab(t, labOptions{})
+	money, calls := usdFor(1, tenant.Total), usdFor(2, tenant.Total)
+	calls.Unit = tenant.Requests
+	key, s := l.company("acme", tenant.KeyTest, func(c *tenant.Company) { c.Budgets = []*tenant.Budget{money, calls} })
+	for _, more := range []string{"", streaming} {
+		if a := l.chat(key, "openai/gpt-4o", more); a.status != 200 || more == "" && a.header.Get("X-Bulkhead-Cost-Usd") != "0" {
+			t.Errorf("%s", a)
+		}
+	}
+	if a := l.chat(key, "openai/gpt-4o", ""); a.status != 429 || a.envelope(t).Code != "insufficient_quota" {
+		t.Errorf("a third call of two: %s", a)
+	}
+	for _, e := range l.paid(s) {
+		if e.CostNano != 0 || e.HighNano != 0 || !e.Priced || e.Rank != ledger.Final || e.Usage.Output == 0 {
+			t.Errorf("booked %+v", e)
+		}
+	}
+	l.stands(s, money, 0)
+	if n := len(l.up.Requests()); n != 0 {
+		t.Errorf("%d calls reached a provider", n)
+	}
+}
