@@ -247,7 +247,7 @@ func tryAsk(ctx context.Context, method, url, key string, body any) (answer, err
 	if err != nil {
 		return answer{}, err
 	}
-	if key != "" {
+	if !asSession(req.Header, key) && key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	if contentType != "" {
