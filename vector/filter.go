@@ -47,6 +47,14 @@ func (f *filter) is(field, value string) *filter {
 	return f
 }
 
+// from narrows to chunks from an index on; 0 does not narrow.
+func (f *filter) from(chunk int) *filter {
+	if chunk > 0 {
+		f.b = strconv.AppendInt(append(f.b, " && chunk >= "...), int64(chunk), 10)
+	}
+	return f
+}
+
 // in narrows to the values, of which there is at least one: an empty list is no
 // filter at all to some servers.
 func (f *filter) in(field string, values []string) *filter {

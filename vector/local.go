@@ -2,10 +2,9 @@ package vector
 
 import (
 	"context"
-	"encoding/binary"
-	"math"
+	"fmt"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"bulkhead/fault"
@@ -14,21 +13,18 @@ import (
 
 // Source is where the vectors are kept that Local scans.
 type Source interface {
-	// Vectors gives fn each vector of the store in the space, in the form of
-	// AppendVector and in the order of file and chunk. v is valid only until fn
-	// returns. visible is the store's mark as of the same read; a store that is
-	// not there has none and no vectors.
-	Vectors(ctx context.Context, s tenant.Scope, store string, sp Space, fn func(file string, chunk int, v []byte) error) (visible int64, err error)
-	// CountVectors returns how many vectors the company has.
-	CountVectors(ctx context.Context, s tenant.Scope) (int64, error)
+	// Files returns the files of a store that can be found. The vectors of a file
+	// with the same Version are the same.
+	Files(ctx context.Context, s tenant.Scope, store string) ([]File, error)
+	// Vectors gives fn the vectors of a file in the order of its chunks. v may be
+	// kept. A file that is not there any more has none.
+	Vectors(ctx context.Context, s tenant.Scope, store, file string, fn func(chunk int, embedder string, v []float32) error) error
 }
 
-// AppendVector appends v as it is stored: little-endian float32.
-func AppendVector(b []byte, v []float32) []byte {
-	for _, x := range v {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-	}
-	return b
+// File is a file in a store.
+type File struct {
+	ID      string
+	Version int64
 }
 
 // LocalOptions bound a Local. Zero values take the defaults.
@@ -40,14 +36,13 @@ type LocalOptions struct {
 	Load time.Duration
 }
 
-// Local is an exact scan in process. The vectors are the Source's, which every
-// change goes to as well; in memory there are copies of the stores that were
-// searched lately, each brought up to date when a Query carries a newer mark.
-// A store that is larger than its company's share is read for each search.
+// Local is an exact scan in process. The Source has the vectors; in memory there
+// are copies of the stores that were searched lately. A Query with a newer version
+// brings a store up to date, which reads the files that changed. A store that is
+// larger than its company's share is read for each search.
 type Local struct {
 	source Source
 	o      LocalOptions
-	mark   atomic.Int64
 
 	mu      sync.Mutex
 	shards  map[shardKey]*shard
@@ -62,14 +57,11 @@ type shardKey struct {
 	space          Space
 }
 
-// shard is a copy of a store's vectors, which are unit vectors one after the
-// other. It is not changed after it was loaded.
+// shard is a copy of a store's vectors. It is not changed after it was loaded.
 type shard struct {
 	key     shardKey
-	visible int64
-	flat    []float32
-	refs    []place
-	files   []string
+	version int64 // of the store: what was there then is here
+	parts   []part
 
 	bytes      int64
 	prev, next *shard
@@ -77,8 +69,12 @@ type shard struct {
 	err        error
 }
 
-// place is the file and chunk of a vector.
-type place struct{ file, chunk int32 }
+// part is one file: unit vectors one after the other.
+type part struct {
+	File
+	flat   []float32
+	chunks []int32
+}
 
 // NewLocal returns a Local over what source keeps.
 func NewLocal(source Source, o LocalOptions) *Local {
@@ -96,27 +92,20 @@ func NewLocal(source Source, o LocalOptions) *Local {
 	return l
 }
 
-// Put implements Index: the vectors are in the Source already, or will be when
-// the mark is written there.
-func (l *Local) Put(_ context.Context, s tenant.Scope, sp Space, items []Item) (int64, error) {
+// Put implements Index. The vectors are the Source's.
+func (l *Local) Put(_ context.Context, s tenant.Scope, sp Space, items []Item) error {
 	s.ID()
-	if err := checkItems(sp, items); err != nil {
-		return 0, err
-	}
-	return l.nextMark(), nil
+	return checkItems(sp, items)
 }
 
-// DeleteFile implements Index.
-func (l *Local) DeleteFile(_ context.Context, s tenant.Scope, store, file string) (int64, error) {
-	if err := checkIDs(store, file); err != nil {
-		return 0, err
-	}
-	l.forget(s.ID().String(), store)
-	return l.nextMark(), nil
+// Trim implements Index. The Source has a newer version of the store then.
+func (l *Local) Trim(_ context.Context, s tenant.Scope, store, file string, _ int) error {
+	s.ID()
+	return checkIDs(store, file)
 }
 
-// DeleteStore implements Index.
-func (l *Local) DeleteStore(_ context.Context, s tenant.Scope, store string) error {
+// DropStore implements Index.
+func (l *Local) DropStore(_ context.Context, s tenant.Scope, store string) error {
 	if err := checkIDs(store); err != nil {
 		return err
 	}
@@ -124,16 +113,17 @@ func (l *Local) DeleteStore(_ context.Context, s tenant.Scope, store string) err
 	return nil
 }
 
-// Count implements Index.
-func (l *Local) Count(ctx context.Context, s tenant.Scope) (int64, error) {
-	return l.source.CountVectors(ctx, s)
+// Settle implements Index: a version says all.
+func (l *Local) Settle(_ context.Context, s tenant.Scope, store string) (uint64, error) {
+	s.ID()
+	return 0, checkIDs(store)
 }
 
 // Erase implements Index: what is in memory goes. The Source's go with the
 // company's rows, and are counted there.
-func (l *Local) Erase(_ context.Context, s tenant.Scope) error {
+func (l *Local) Erase(_ context.Context, s tenant.Scope) (int64, error) {
 	l.forget(s.ID().String(), "")
-	return nil
+	return 0, nil
 }
 
 // Check implements Index.
@@ -141,18 +131,6 @@ func (l *Local) Check(context.Context) error { return nil }
 
 // Close implements Index.
 func (l *Local) Close() error { return nil }
-
-// nextMark is the time in microseconds, and later than any before: gateways that
-// share a Source compare their marks.
-func (l *Local) nextMark() int64 {
-	for {
-		last := l.mark.Load()
-		next := max(time.Now().UnixMicro(), last+1)
-		if l.mark.CompareAndSwap(last, next) {
-			return next
-		}
-	}
-}
 
 // Bytes returns how much is in memory, of all companies.
 func (l *Local) Bytes() int64 {
@@ -163,6 +141,7 @@ func (l *Local) Bytes() int64 {
 
 // Search implements Index.
 func (l *Local) Search(ctx context.Context, s tenant.Scope, sp Space, q Query) ([]Hit, error) {
+	company := s.ID().String()
 	if q.nothing() {
 		return nil, nil
 	}
@@ -176,45 +155,48 @@ func (l *Local) Search(ctx context.Context, s tenant.Scope, sp Space, q Query) (
 		if sc.seen(q.Stores[:i], st.ID) {
 			continue
 		}
-		key := shardKey{s.ID().String(), st.ID, sp}
-		sh, err := l.shard(ctx, s, key, st.Visible)
+		sh, err := l.shard(ctx, s, shardKey{company, st.ID, sp}, st.Version)
 		if err != nil {
 			return nil, err
 		}
 		sc.shard(sh)
 	}
 	if unfiltered() {
-		l.mu.Lock()
-		for _, sh := range l.shards {
-			if sh.loading == nil && sh.key.space == sp && sh.key.company != s.ID().String() {
-				sc.shard(sh)
-			}
-		}
-		l.mu.Unlock()
+		l.scanAll(sc, sp, company)
 	}
 	return sc.hits(), nil
 }
 
-// shard returns the store's vectors as of the mark visible, or later.
-func (l *Local) shard(ctx context.Context, s tenant.Scope, key shardKey, visible int64) (*shard, error) {
+// scanAll scans what is in memory of other companies: what must never be.
+func (l *Local) scanAll(sc *scan, sp Space, but string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sh := range l.shards {
+		if sh.loading == nil && sh.key.space == sp && sh.key.company != but {
+			sc.shard(sh)
+		}
+	}
+}
+
+// shard returns the store's vectors as of its version, or later.
+func (l *Local) shard(ctx context.Context, s tenant.Scope, key shardKey, version int64) (*shard, error) {
 	for {
 		l.mu.Lock()
 		sh := l.shards[key]
-		if sh != nil && sh.loading == nil && sh.visible >= visible {
+		if sh != nil && sh.loading == nil && sh.version >= version {
 			sh.unlink()
 			l.link(sh)
 			l.mu.Unlock()
 			return sh, nil
 		}
-		begun := false
 		if sh == nil || sh.loading == nil {
-			if sh != nil {
-				l.drop(sh)
+			old := sh
+			if old != nil {
+				l.drop(old)
 			}
-			begun = true
-			sh = &shard{key: key, loading: make(chan struct{})}
+			sh = &shard{key: key, version: version, loading: make(chan struct{})}
 			l.shards[key] = sh
-			go l.load(s, sh)
+			go l.load(s, sh, old)
 		}
 		done := sh.loading
 		l.mu.Unlock()
@@ -226,65 +208,89 @@ func (l *Local) shard(ctx context.Context, s tenant.Scope, key shardKey, visible
 		if sh.err != nil {
 			return nil, sh.err
 		}
-		// What a load that began after the question found is all there is. It may
-		// have been too large to stay in memory.
-		if begun || sh.visible >= visible {
-			return sh, nil
+		if sh.version >= version {
+			return sh, nil // also if it was too large to stay in memory
 		}
 	}
 }
 
-// load reads a store's vectors. It is nobody's in particular, so it ends by its
-// own time.
-func (l *Local) load(s tenant.Scope, sh *shard) {
+// load reads a store's vectors, but for the files of old that are the same. It is
+// nobody's in particular, so it ends by its own time: who asked may have gone, and
+// the next one finds it done.
+func (l *Local) load(s tenant.Scope, sh, old *shard) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.o.Load)
 	defer cancel()
-	dim := sh.key.space.Dim
-	files := map[string]int32{}
-	visible, err := l.source.Vectors(ctx, s, sh.key.store, sh.key.space, func(file string, chunk int, v []byte) error {
-		if len(v) != 4*dim {
-			return fault.New(fault.Internal, "a vector is stored with %d bytes instead of %d", len(v), 4*dim)
-		}
-		n, ok := files[file]
-		if !ok {
-			n = int32(len(sh.files))
-			files[file] = n
-			sh.files = append(sh.files, file)
-		}
-		sh.refs = append(sh.refs, place{n, int32(chunk)})
-		at := len(sh.flat)
-		var sum float64
-		for i := 0; i < len(v); i += 4 {
-			x := math.Float32frombits(binary.LittleEndian.Uint32(v[i:]))
-			sum += float64(x) * float64(x)
-			sh.flat = append(sh.flat, x)
-		}
-		scale := float32(1 / math.Sqrt(sum))
-		for i := at; i < len(sh.flat); i++ {
-			sh.flat[i] *= scale
-		}
-		return nil
-	})
+	err := l.read(ctx, s, sh, old)
 	if err != nil && ctx.Err() != nil {
 		err = late(ctx.Err())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sh.visible, sh.err = visible, err
-	sh.bytes = int64(cap(sh.flat))*4 + int64(cap(sh.refs))*8 + 512
+	sh.err = err
+	sh.bytes = 512
+	for i := range sh.parts {
+		sh.bytes += int64(cap(sh.parts[i].flat)+cap(sh.parts[i].chunks))*4 + 128
+	}
 	done := sh.loading
 	sh.loading = nil
-	if l.shards[sh.key] == sh {
-		if err != nil || sh.bytes > l.o.CompanyBytes || sh.bytes > l.o.Bytes {
-			delete(l.shards, sh.key)
-		} else {
-			l.bytes += sh.bytes
-			l.company[sh.key.company] += sh.bytes
-			l.link(sh)
-			l.shrink(sh)
+	defer close(done)
+	if l.shards[sh.key] != sh {
+		return // it was forgotten meanwhile
+	}
+	if err != nil || sh.bytes > l.o.CompanyBytes || sh.bytes > l.o.Bytes {
+		delete(l.shards, sh.key)
+		return
+	}
+	l.bytes += sh.bytes
+	l.company[sh.key.company] += sh.bytes
+	l.link(sh)
+	l.shrink(sh)
+}
+
+func (l *Local) read(ctx context.Context, s tenant.Scope, sh, old *shard) error {
+	files, err := l.source.Files(ctx, s, sh.key.store)
+	if err != nil {
+		return err
+	}
+	same := map[File]part{}
+	if old != nil {
+		for _, p := range old.parts {
+			same[p.File] = p
 		}
 	}
-	close(done)
+	for _, f := range files {
+		p, ok := same[f]
+		if !ok {
+			p = part{File: f}
+			err := l.source.Vectors(ctx, s, sh.key.store, f.ID, func(chunk int, embedder string, v []float32) error {
+				if embedder != sh.key.space.Embedder || len(v) != sh.key.space.Dim {
+					return nil // it is being made anew
+				}
+				return p.add(sh.key.space, chunk, v)
+			})
+			if err != nil {
+				return err
+			}
+			p.flat, p.chunks = slices.Clip(p.flat), slices.Clip(p.chunks)
+		}
+		sh.parts = append(sh.parts, p)
+	}
+	return nil
+}
+
+// add appends a vector as a unit vector.
+func (p *part) add(sp Space, chunk int, v []float32) error {
+	l, err := length(sp, v)
+	if err != nil {
+		return fmt.Errorf("cannot use a stored vector: %s", err.Error())
+	}
+	at := len(p.flat)
+	p.flat = append(p.flat, v...)
+	for i := at; i < len(p.flat); i++ {
+		p.flat[i] /= l
+	}
+	p.chunks = append(p.chunks, int32(chunk))
+	return nil
 }
 
 // shrink drops what was used least lately until the bounds hold again: of the

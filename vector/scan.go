@@ -13,12 +13,12 @@ type scan struct {
 	limit int
 	least float32
 	files []string // nil: all
-	may   []bool   // by file of the shard that is scanned
 	best  []found  // a heap, the worst first
 }
 
 type found struct {
-	sh    *shard
+	store string
+	part  *part
 	at    int32 // which of its vectors
 	score float32
 }
@@ -46,21 +46,17 @@ func (c *scan) seen(before []Store, id string) bool {
 
 // shard scans one store.
 func (c *scan) shard(sh *shard) {
-	if c.files != nil {
-		c.may = c.may[:0]
-		for _, f := range sh.files {
-			c.may = append(c.may, slices.Contains(c.files, f))
-		}
-	}
-	for i := range sh.refs {
-		if c.files != nil && !c.may[sh.refs[i].file] {
+	for i := range sh.parts {
+		p := &sh.parts[i]
+		if c.files != nil && !slices.Contains(c.files, p.ID) {
 			continue
 		}
-		score := dot(c.query, sh.flat[i*c.dim:(i+1)*c.dim])
-		if score < c.least {
-			continue
+		for at := range p.chunks {
+			score := dot(c.query, p.flat[at*c.dim:(at+1)*c.dim])
+			if score >= c.least {
+				c.add(found{sh.key.store, p, int32(at), score})
+			}
 		}
-		c.add(found{sh, int32(i), score})
 	}
 }
 
@@ -132,8 +128,7 @@ func (f *found) worse(o *found) bool {
 }
 
 func (f *found) hit() Hit {
-	r := f.sh.refs[f.at]
-	return Hit{Ref{f.sh.key.store, f.sh.files[r.file], int(r.chunk)}, f.score}
+	return Hit{Ref{f.store, f.part.ID, int(f.part.chunks[f.at])}, f.score}
 }
 
 // hits returns the best, nearest first, and lets go of the shards.
@@ -144,11 +139,6 @@ func (c *scan) hits() []Hit {
 	}
 	clear(c.best)
 	c.files = nil
-	slices.SortFunc(out, func(a, b Hit) int {
-		if less(a, b) {
-			return -1
-		}
-		return 1
-	})
+	sortHits(out)
 	return out
 }

@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
+	"slices"
 
 	"bulkhead/fault"
 	"bulkhead/tenant"
@@ -57,10 +58,11 @@ type Hit struct {
 // Store is a vector store to be searched.
 type Store struct {
 	ID string
-	// Visible is the mark that the last change of the store returned. A search
-	// sees what was done until then, whichever gateway did it. 0 takes what is
-	// there.
-	Visible int64
+	// Version is the store's, which rises with every change of what can be found in
+	// it, and Stamp what Settle said after that change. A search sees what was
+	// settled then, whichever gateway did it.
+	Version int64
+	Stamp   uint64
 }
 
 // Query is one search.
@@ -77,29 +79,29 @@ type Query struct {
 const MaxHits = 1000
 
 // Index is where vectors are. Everything takes the Scope of the company whose
-// vectors are meant, and neither sees nor touches another's. Ids of stores and
-// files are the gateway's own; one that is not of their form is an error and
-// reaches no backend.
+// vectors are meant, and neither sees nor touches another's. All of it may be done
+// again with the same result. Ids of stores and files are the gateway's own; one
+// that is not of their form is an error and reaches no backend.
 //
-// An error is a *fault.Error of kind Unavailable or Timeout where the backend
-// is away or slow.
+// An error is a *fault.Error of kind Unavailable or Timeout where the backend is
+// away or slow.
 type Index interface {
-	// Put adds items, in place of those with the same Ref. It returns after they
-	// can be found, with the mark that a Query carries from then on.
-	Put(ctx context.Context, s tenant.Scope, sp Space, items []Item) (visible int64, err error)
-	// DeleteFile takes a file's vectors out of a store, of every space. What is
-	// not there is deleted already. The mark is as Put's.
-	DeleteFile(ctx context.Context, s tenant.Scope, store, file string) (visible int64, err error)
-	// DeleteStore takes all of a store's vectors away.
-	DeleteStore(ctx context.Context, s tenant.Scope, store string) error
+	// Put adds items, in place of those with the same Ref.
+	Put(ctx context.Context, s tenant.Scope, sp Space, items []Item) error
+	// Trim takes the chunks of a file from an index on out of a store, of every
+	// space; 0 takes the file out. What is not there is taken out already.
+	Trim(ctx context.Context, s tenant.Scope, store, file string, from int) error
+	// DropStore takes all of a store's vectors away.
+	DropStore(ctx context.Context, s tenant.Scope, store string) error
+	// Settle returns once everything that was changed in the store before is seen
+	// by searches that are given the stamp, from every gateway.
+	Settle(ctx context.Context, s tenant.Scope, store string) (stamp uint64, err error)
 	// Search returns the nearest, nearest first; of the same distance those with
 	// the smaller Ref first.
 	Search(ctx context.Context, s tenant.Scope, sp Space, q Query) ([]Hit, error)
-	// Count returns how many vectors the company has, of every space.
-	Count(ctx context.Context, s tenant.Scope) (int64, error)
-	// Erase takes all of a company's vectors away, and has counted that none is
-	// left when it returns nil.
-	Erase(ctx context.Context, s tenant.Scope) error
+	// Erase takes all of a company's vectors away, counts what is left and returns
+	// that: 0, or there is an error.
+	Erase(ctx context.Context, s tenant.Scope) (left int64, err error)
 	// Check asks whether the backend is there.
 	Check(ctx context.Context) error
 	Close() error
@@ -195,6 +197,20 @@ func length(sp Space, v []float32) (float32, error) {
 		return 0, fault.New(fault.Invalid, "A vector has no direction.")
 	}
 	return float32(l), nil
+}
+
+// has reports whether the store is one of those that are searched.
+func (q *Query) has(store string) bool {
+	return slices.ContainsFunc(q.Stores, func(st Store) bool { return st.ID == store })
+}
+
+func sortHits(hits []Hit) {
+	slices.SortFunc(hits, func(a, b Hit) int {
+		if less(a, b) {
+			return -1
+		}
+		return 1
+	})
 }
 
 // less orders hits: nearest first, then by Ref, so that equal ones always come
