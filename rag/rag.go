@@ -19,6 +19,7 @@ package rag
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"bulkhead/tenant"
@@ -70,6 +71,20 @@ type Store struct {
 // Counts are files by status.
 type Counts struct{ InProgress, Completed, Failed, Cancelled int64 }
 
+// Add adds files of a status.
+func (c *Counts) Add(status Status, n int64) {
+	switch status {
+	case InProgress:
+		c.InProgress += n
+	case Completed:
+		c.Completed += n
+	case Failed:
+		c.Failed += n
+	case Cancelled:
+		c.Cancelled += n
+	}
+}
+
 // Total is the number of all files.
 func (c Counts) Total() int64 { return c.InProgress + c.Completed + c.Failed + c.Cancelled }
 
@@ -110,6 +125,26 @@ type StoreFile struct {
 	Version         int64      // of the store when the file became visible as it is
 	CreatedAt       time.Time
 }
+
+// Batch is files that were put into a store together.
+type Batch struct {
+	ID, StoreID string
+	CreatedAt   time.Time
+	Cancelled   bool
+	Counts      Counts
+}
+
+// Quota is how much a company may have.
+type Quota struct {
+	Files, Bytes int64 // in all
+	Stores       int64
+	StoreFiles   int64 // in one store
+}
+
+// NoFileError says that one of several files is not there, or not to be seen.
+type NoFileError struct{ ID string }
+
+func (e *NoFileError) Error() string { return "no file has the id " + strconv.Quote(e.ID) }
 
 // FileError is why a file could not be taken in, as its owner is told.
 type FileError struct{ Code, Message string }
@@ -179,13 +214,17 @@ type Library interface {
 	// it. The chunks of a file with the same Version are the same.
 	Contents(ctx context.Context, s tenant.Scope, store string) ([]StoreFile, error)
 	// FileChunks returns chunks of a completed file with their vectors, in order,
-	// from an index on, at most limit.
+	// from an index on, at most limit. The Vector of one that the store's embedder
+	// did not make is nil: it is on its way.
 	FileChunks(ctx context.Context, s tenant.Scope, store, file string, from, limit int) ([]Chunk, error)
 	// ReadChunks returns the text of those chunks that the Scope sees and whose file
 	// is completed, in the order of refs, without vectors. Others are left out.
 	ReadChunks(ctx context.Context, s tenant.Scope, refs []Ref) ([]Chunk, error)
 	// Touched notes that the stores were searched.
 	Touched(ctx context.Context, s tenant.Scope, stores []string) error
+	// Stale asks for stores to be embedded anew whose EmbedderID is not what the
+	// Embedder has now for the company. It returns at once.
+	Stale(ctx context.Context, s tenant.Scope) error
 }
 
 // Query is what is searched for in vector stores.

@@ -80,8 +80,16 @@ func companyStatements() []statement {
 		usageOfEntries, usageOfRollups,
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,
+		fileDeleted, fileInserted, fileOne, fileOwned, fileReady, fileStores, filesExpired, filesHeld,
+		batchesDeleted, storeCounted, storeDeleted, storeExpired, storeFileIDs, storeInserted, storeOne, storeOwned, storeTouched, storeBumped,
+		storeUpdated, storesAll, storesHeld, storesPast,
+		batchCancelled, batchCounted, batchInserted, batchOne, heldAttributes, heldCancelled, heldContents, heldCounted, heldDeleted,
+		heldOfBatch, heldOne, heldPut,
+		chunkOne, chunkPut, chunksRead, chunksSeen, chunksTrimmed,
+		discardDone, discardDue, discardMoved, discardPut, discardTaken, heldRenewed, jobDue, jobFailed, jobFinished, jobRenewed,
+		jobRetried, jobTaken, jobsHeld, jobsNext, storeRenewed, storeShown, storeStale,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, keyList, projectList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, fileList, heldList, keyList, projectList, storeList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {
