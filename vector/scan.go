@@ -44,17 +44,17 @@ func (c *scan) seen(before []Store, id string) bool {
 	return slices.ContainsFunc(before, func(st Store) bool { return st.ID == id })
 }
 
-// shard scans one store.
-func (c *scan) shard(sh *shard) {
-	for i := range sh.parts {
-		p := &sh.parts[i]
+// store scans one store.
+func (c *scan) store(id string, parts []part) {
+	for i := range parts {
+		p := &parts[i]
 		if c.files != nil && !slices.Contains(c.files, p.ID) {
 			continue
 		}
 		for at := range p.chunks {
 			score := dot(c.query, p.flat[at*c.dim:(at+1)*c.dim])
 			if score >= c.least {
-				c.add(found{sh.key.store, p, int32(at), score})
+				c.add(found{id, p, int32(at), score})
 			}
 		}
 	}
@@ -131,7 +131,7 @@ func (f *found) hit() Hit {
 	return Hit{Ref{f.store, f.part.ID, int(f.part.chunks[f.at])}, f.score}
 }
 
-// hits returns the best, nearest first, and lets go of the shards.
+// hits returns the best, nearest first, and lets go of the stores.
 func (c *scan) hits() []Hit {
 	out := make([]Hit, len(c.best))
 	for i := range c.best {

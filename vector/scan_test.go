@@ -9,10 +9,9 @@ import (
 	"bulkhead/test/servers"
 )
 
-// randomShard returns a shard of n unit vectors in some files.
-func randomShard(sp Space, n int) *shard {
+// randomParts returns n unit vectors in some files.
+func randomParts(sp Space, n int) (parts []part) {
 	r := rand.New(rand.NewPCG(1, 2))
-	sh := &shard{key: shardKey{store: "vs_1", space: sp}}
 	for f := 0; n > 0; f++ {
 		p := part{File: File{ID: fmt.Sprint("file-", f)}}
 		for i := range min(n, 50) {
@@ -21,9 +20,9 @@ func randomShard(sp Space, n int) *shard {
 			}
 		}
 		n -= 50
-		sh.parts = append(sh.parts, p)
+		parts = append(parts, p)
 	}
-	return sh
+	return parts
 }
 
 func randomVector(r *rand.Rand, dim int) []float32 {
@@ -40,15 +39,15 @@ func TestScanIsExact(t *testing.T) {
 	for _, dim := range []int{1, 7, 8, 13, 384} {
 		sp := Space{"one", dim}
 		for _, n := range []int{1, 10, 137} {
-			sh := randomShard(sp, n)
+			parts := randomParts(sp, n)
 			q := Query{Vector: randomVector(r, dim), Limit: 10}
 			var c scan
 			c.begin(sp, &q)
-			c.shard(sh)
+			c.store("vs_1", parts)
 			got := c.hits()
 			var want []Hit
-			for i := range sh.parts {
-				p := &sh.parts[i]
+			for i := range parts {
+				p := &parts[i]
 				for at := range p.chunks {
 					sum := dot(c.query, p.flat[at*dim:(at+1)*dim])
 					want = append(want, Hit{Ref{"vs_1", p.ID, int(p.chunks[at])}, sum})
@@ -84,11 +83,11 @@ func TestScanAllocs(t *testing.T) {
 	sp := Space{"one", 384}
 	q := Query{Vector: randomVector(rand.New(rand.NewPCG(7, 8)), 384), Limit: 20}
 	count := func(n int) float64 {
-		sh := randomShard(sp, n)
+		parts := randomParts(sp, n)
 		return testing.AllocsPerRun(20, func() {
 			c := scans.Get().(*scan)
 			c.begin(sp, &q)
-			c.shard(sh)
+			c.store("vs_1", parts)
 			c.hits()
 			scans.Put(c)
 		})
@@ -101,13 +100,13 @@ func TestScanAllocs(t *testing.T) {
 
 func BenchmarkScan(b *testing.B) {
 	sp := Space{"one", 384}
-	sh := randomShard(sp, 500)
+	parts := randomParts(sp, 500)
 	q := Query{Vector: randomVector(rand.New(rand.NewPCG(7, 8)), 384), Limit: 20}
 	b.ReportAllocs()
 	for b.Loop() {
 		c := scans.Get().(*scan)
 		c.begin(sp, &q)
-		c.shard(sh)
+		c.store("vs_1", parts)
 		c.hits()
 		scans.Put(c)
 	}

@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"math"
 	"slices"
+	"strconv"
 
 	"bulkhead/fault"
 	"bulkhead/tenant"
@@ -32,7 +33,7 @@ const MaxDim = 32768
 
 // key is the space in a form that any backend can store and compare.
 func (sp Space) key() string {
-	sum := sha256.Sum256([]byte(sp.Embedder))
+	sum := sha256.Sum256(strconv.AppendInt([]byte(sp.Embedder+"\x00"), int64(sp.Dim), 10))
 	return hex.EncodeToString(sum[:8])
 }
 
