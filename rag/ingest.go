@@ -84,6 +84,8 @@ type IngestOptions struct {
 	Blobs    Blobs
 	Index    Index
 	Embedder Embedder
+	// Tokens estimates how many tokens a text has.
+	Tokens func([]byte) int64
 	// Extract returns the text of a file of a media type. An *ExtractError is for good.
 	Extract func(ctx context.Context, mediaType string, r io.Reader) (string, error)
 
@@ -329,7 +331,7 @@ func (in *Ingester) ingest(ctx context.Context, s tenant.Scope, j *Job) error {
 	if err != nil {
 		return err
 	}
-	pieces := Split(text, j.Chunking)
+	pieces := Split(text, j.Chunking, in.o.Tokens)
 	if len(pieces) == 0 {
 		return &ExtractError{InvalidFile, "There is no text in the file."}
 	}

@@ -25,6 +25,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/rag"
 	"bulkhead/router"
 	"bulkhead/tenant"
 )
@@ -46,6 +47,8 @@ type Parts struct {
 	Prices     *ledger.Prices
 	Log        *slog.Logger
 	Tracer     trace.Tracer // nil: no spans
+	Agents     AgentStore
+	Library    rag.Library
 	Settings   Settings
 }
 
@@ -55,6 +58,8 @@ type Settings struct {
 	Router   *router.Router
 	Upstream *provider.Client
 	Vendors  map[string]*provider.Vendor
+	// Embeddings is the operator's service; nil: there is none.
+	Embeddings *EmbeddingsService
 
 	MaxBody          int64 // bytes of one request's body
 	MaxAnswer        int64 // bytes of one answer that is not a stream
@@ -80,6 +85,10 @@ type Gateway struct {
 	ops      *routeTable
 	load     *load
 	exports  exports
+	master   master
+
+	// Retriever finds what agents know; nil: nothing. It is set before Ready.
+	Retriever *rag.Retriever
 
 	public, operators *fasthttp.Server
 	metrics           *metrics
@@ -149,6 +158,9 @@ func (g *Gateway) PolicyChanged(company string) bool {
 			return false // they count themselves when they end
 		}
 		g.Keys.Forget(company)
+		if g.Retriever != nil {
+			g.Retriever.Forget(company)
+		}
 		g.metrics.forget(company)
 	}
 	g.metrics.renew(company)
