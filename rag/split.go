@@ -227,7 +227,9 @@ func sentences(p string) (all []piece) {
 
 // endsSentence reports whether the last sign of text ends a sentence, before a
 // quotation mark or a bracket.
-func endsSentence(text string) bool { return text != "" && strings.ContainsRune(".!?", rune(text[len(text)-1])) }
+func endsSentence(text string) bool {
+	return text != "" && strings.ContainsRune(".!?", rune(text[len(text)-1]))
+}
 
 // words splits at spaces.
 func words(text string) (all []piece) {
