@@ -13,7 +13,7 @@ import (
 
 var (
 	companyLoaded = statement{"company_loaded",
-		`SELECT name, status, limits, generation, created_at FROM company WHERE company_id = $1`}
+		`SELECT name, status, limits, generation, created_at, embedding_model FROM company WHERE company_id = $1`}
 	companyInserted = statement{"company_inserted",
 		`INSERT INTO company (company_id, name, status, limits, generation, created_at)
 		VALUES ($1, $2, 'active', $3, $4, $5)`}
@@ -36,7 +36,7 @@ const companyRows = `SELECT company_id, name, status, created_at FROM company WH
 // of one opens nothing.
 func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) error {
 	return db.read(ctx, id, func(t *tx) error {
-		err := t.one(companyLoaded, []any{&c.Name, &c.Status, object{&c.Limits}, &c.Generation, moment{&c.CreatedAt}})
+		err := t.one(companyLoaded, []any{&c.Name, &c.Status, object{&c.Limits}, &c.Generation, moment{&c.CreatedAt}, &c.EmbeddingModel})
 		if err != nil || c.Status == tenant.Erased {
 			return err
 		}
@@ -63,6 +63,9 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 			return err
 		}
 		c.HasAlerts = alerts > 0
+		if c.Agents, c.Contexts, err = t.agents(); err != nil {
+			return err
+		}
 		c.Providers = nil
 		err = t.query(credentialProviders, func(r row) error {
 			var provider string

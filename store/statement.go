@@ -59,6 +59,9 @@ func Statements() []string {
 // with the source.
 func companyStatements() []statement {
 	all := []statement{
+		agentDeleted, agentInserted, agentLeft, agentOne, agentOwned, agentUpdated, agentVersionInserted, agentVersionsOf, agentVersionsOld, agentsHeld, agentsLoaded,
+		contextDeleted, contextInserted, contextOne, contextUpdated, contextsLoaded, defaultAgentSet, embeddingModelSet,
+		fileTracked, segmentOne, segmentPut,
 		alertDeleted, alertEventInserted, alertEventNext, alertEventTried, alertEventsDeleted, alertEventsDue, alertEventsOf, alertEventsOld,
 		alertInserted, alertOne, alertUpdated, alertsAll, alertsCounted,
 		auditAll, auditHeadBegun, auditHeadOne, auditHeadSet, auditHeadTaken, auditInserted, auditKeysFound, auditLinked,
@@ -89,7 +92,7 @@ func companyStatements() []statement {
 		discardDone, discardDue, discardMoved, discardPut, discardTaken, heldRenewed, jobDue, jobFailed, jobFinished, jobRenewed,
 		jobRetried, jobTaken, jobsHeld, jobsNext, storeRenewed, storeShown, storeStale,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, fileList, heldList, keyList, projectList, storeList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, agentList, contextList, alertList, auditList, entryList, fileList, heldList, keyList, projectList, storeList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {

@@ -43,5 +43,5 @@ func (d *Directory) Background(ctx context.Context, u Upkeep) (Scope, error) {
 
 // background is the scope of no key.
 func (d *Directory) background(c *Company) Scope {
-	return Scope{&access{company: c, limits: d.limits(c, nil, nil), minter: d.minter}}
+	return Scope{&access{company: c, limits: d.limits(c, nil, nil), budgets: c.budgetsOf(nil, nil), minter: d.minter}}
 }

@@ -1,0 +1,354 @@
+package rag
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bulkhead/fault"
+	"bulkhead/tenant"
+	"bulkhead/vector"
+)
+
+// RetrieveOptions are what a Retriever works with. Zero figures take the defaults.
+type RetrieveOptions struct {
+	Library  Library
+	Segments Segments
+	Index    vector.Index
+	Embedder Embedder
+	// Tracked says whether a chunk's file is, or lately was, in that store of the
+	// company: in whatever state, or still to be discarded.
+	Tracked func(ctx context.Context, s tenant.Scope, store, file string) (bool, error)
+	// Deadline bounds a search beyond the time of the embedder; default 150 ms.
+	Deadline time.Duration
+	// EmbedDeadline bounds the embedder; default 5 s.
+	EmbedDeadline time.Duration
+	// Violation is told of a vector in the company's part of the index that is none
+	// of the company's; nil tells nobody.
+	Violation func()
+}
+
+// Retriever finds passages: by the nearest vectors and by keywords, fused by rank.
+// It implements Searcher.
+type Retriever struct {
+	o       RetrieveOptions
+	words   *keywords
+	queries *vector.Cache[[]float32]
+}
+
+// Bounds of what is kept of questions: their vectors, so that one that is asked
+// again is not embedded again.
+const (
+	queriesTotal   = 16 << 20
+	queriesCompany = 256 << 10
+)
+
+// rankK is the constant of reciprocal rank fusion. Source: Cormack, Clarke and
+// Büttcher, "Reciprocal Rank Fusion outperforms Condorcet", 2009.
+const rankK = 60
+
+// maxQuestion bounds what of a question is looked for, in bytes.
+const maxQuestion = 8 << 10
+
+// NewRetriever returns a Retriever.
+func NewRetriever(o RetrieveOptions) *Retriever {
+	if o.Deadline <= 0 {
+		o.Deadline = 150 * time.Millisecond
+	}
+	if o.EmbedDeadline <= 0 {
+		o.EmbedDeadline = 5 * time.Second
+	}
+	if o.Violation == nil {
+		o.Violation = func() {}
+	}
+	return &Retriever{o: o, words: newKeywords(o.Library, o.Segments),
+		queries: vector.NewCache[[]float32](queriesTotal, queriesCompany, o.EmbedDeadline)}
+}
+
+// Forget drops what is in memory of a company that was erased.
+func (r *Retriever) Forget(company string) {
+	r.words.cache.Forget(company, "")
+	r.queries.Forget(company, "")
+}
+
+// Found is what a search found.
+type Found struct {
+	Passages []Passage
+	// Missing is why vectors or keywords, or both, were not asked or did not answer
+	// in time; nil if all there is was searched.
+	Missing error
+}
+
+// Search implements Searcher: what could not be searched is an error.
+func (r *Retriever) Search(ctx context.Context, s tenant.Scope, q Query) ([]Passage, error) {
+	found, err := r.Find(ctx, s, q)
+	if err == nil {
+		err = found.Missing
+	}
+	return found.Passages, err
+}
+
+// Find searches and takes what came in time. An error means that nothing could be
+// read back.
+func (r *Retriever) Find(ctx context.Context, s tenant.Scope, q Query) (Found, error) {
+	s.ID()
+	texts := questions(q.Text)
+	if len(q.Stores) == 0 || len(texts) == 0 || q.TopK < 1 {
+		return Found{}, nil
+	}
+	may, err := r.narrow(ctx, s, &q)
+	if err != nil || may != nil && may.none() {
+		return Found{}, err
+	}
+	lists, missing := r.lists(ctx, s, &q, texts, may)
+	if ctx.Err() != nil {
+		return Found{}, ctx.Err()
+	}
+	best := fuse(lists, q.MinScore)
+	found := Found{Missing: missing}
+	found.Passages, err = r.read(ctx, s, best, q.TopK)
+	if err == nil && len(found.Passages) > 0 {
+		err = r.o.Library.Touched(ctx, s, storesOf(found.Passages))
+	}
+	return found, err
+}
+
+func questions(texts []string) (all []string) {
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t == "" {
+			continue
+		}
+		if len(t) > maxQuestion {
+			t = strings.ToValidUTF8(t[len(t)-maxQuestion:], "") // what is asked stands at the end
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func storesOf(all []Passage) (ids []string) {
+	for i := range all {
+		if !slices.Contains(ids, all[i].StoreID) {
+			ids = append(ids, all[i].StoreID)
+		}
+	}
+	return ids
+}
+
+// allowed are the files that a filter lets through, by store.
+type allowed map[string]map[string]bool
+
+func (a allowed) may(store, file string) bool { return a == nil || a[store][file] }
+
+func (a allowed) none() bool {
+	for _, files := range a {
+		if len(files) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// files returns the ids of all of them.
+func (a allowed) files() []string {
+	if a == nil {
+		return nil
+	}
+	all := []string{}
+	for _, files := range a {
+		for id := range files {
+			all = append(all, id)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// narrow returns the files that the query's filter lets through, nil for all. It
+// reads the attributes as they now are: changing one changes no version.
+func (r *Retriever) narrow(ctx context.Context, s tenant.Scope, q *Query) (allowed, error) {
+	if q.Filter == nil {
+		return nil, nil
+	}
+	all := allowed{}
+	for i := range q.Stores {
+		files, err := r.o.Library.Contents(ctx, s, q.Stores[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		some := map[string]bool{}
+		for j := range files {
+			if q.Filter.Match(files[j].Attributes) {
+				some[files[j].FileID] = true
+			}
+		}
+		all[q.Stores[i].ID] = some
+	}
+	return all, nil
+}
+
+// candidates is how many of each list take part in the fusion.
+func (q *Query) candidates() int { return min(max(4*q.TopK, 40), 200) }
+
+// lists asks vectors and keywords side by side. The deadline begins when the
+// question is embedded.
+func (r *Retriever) lists(ctx context.Context, s tenant.Scope, q *Query, texts []string, may allowed) (lists [][]match, missing error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	deadline := sync.OnceFunc(func() { time.AfterFunc(r.o.Deadline, cancel) })
+	var dense [][]match
+	var denseErr, wordsErr error
+	var byWord []match
+	var group sync.WaitGroup
+	group.Go(func() { dense, denseErr = r.dense(ctx, s, q, texts, may, deadline) })
+	group.Go(func() { byWord, wordsErr = r.byWord(ctx, s, q, texts, may) })
+	group.Wait()
+	if len(byWord) > 0 {
+		lists = append(lists, byWord)
+	}
+	return append(lists, dense...), errors.Join(denseErr, wordsErr)
+}
+
+func (r *Retriever) byWord(ctx context.Context, s tenant.Scope, q *Query, texts []string, may allowed) ([]match, error) {
+	var all []words
+	for i := range q.Stores {
+		w, err := r.words.of(ctx, s, &q.Stores[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return searchWords(texts, all, may.may, q.candidates()), nil
+}
+
+// dense returns the nearest chunks for each of the texts. Stores whose vectors are
+// not of the embedder there is now are being made anew, and found by keywords.
+func (r *Retriever) dense(ctx context.Context, s tenant.Scope, q *Query, texts []string, may allowed, embedded func()) (lists [][]match, err error) {
+	defer embedded()
+	id := r.o.Embedder.ID(s)
+	var stores []vector.Store
+	dim := 0
+	for i := range q.Stores {
+		st := &q.Stores[i]
+		if st.EmbedderID == id && st.Dimension > 0 && (dim == 0 || dim == st.Dimension) {
+			dim = st.Dimension
+			stores = append(stores, vector.Store{ID: st.ID, Version: st.Version, Stamp: st.VisibleStamp})
+		}
+	}
+	if len(stores) == 0 || q.Keyword || s.Test() && id != LexicalID {
+		return nil, nil // a test key asks nobody outside
+	}
+	for _, text := range texts {
+		v, err := r.vector(ctx, s, id, text)
+		if err != nil {
+			return lists, err
+		}
+		if len(v) != dim {
+			continue // the model was changed behind its name
+		}
+		embedded()
+		hits, err := r.o.Index.Search(ctx, s, vector.Space{Embedder: id, Dim: dim}, vector.Query{
+			Vector: v, Stores: stores, Files: may.files(), Limit: q.candidates(),
+		})
+		if err != nil {
+			return lists, err
+		}
+		list := make([]match, 0, len(hits))
+		for _, h := range hits {
+			if may.may(h.Store, h.File) {
+				list = append(list, match{Ref{h.Store, h.File, h.Chunk}, float64(h.Score)})
+			}
+		}
+		lists = append(lists, list)
+	}
+	return lists, nil
+}
+
+// vector embeds a question, or takes the vector of one that was asked before by
+// the same company.
+func (r *Retriever) vector(ctx context.Context, s tenant.Scope, id, text string) ([]float32, error) {
+	sum := sha256.Sum256([]byte(text))
+	key := vector.CacheKey{Company: s.ID().String(), Store: hex.EncodeToString(sum[:]), Kind: id}
+	return r.queries.Get(ctx, key, 0, func(ctx context.Context, _ []float32) ([]float32, int64, error) {
+		all, made, err := r.o.Embedder.Embed(ctx, s, []string{text})
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case len(all) != 1 || made != id:
+			return nil, 0, fault.New(fault.Unavailable, "The embedding model is being changed.")
+		}
+		return all[0], int64(4 * len(all[0])), nil
+	})
+}
+
+// fuse joins lists by rank. The score of what comes out is the better of what its
+// lists say, for ranks alone say nothing about how well a passage fits; what is
+// below least is left out.
+func fuse(lists [][]match, least float64) []match {
+	type sums struct{ rank, score float64 }
+	all := map[Ref]sums{}
+	for _, list := range lists {
+		for i, m := range list {
+			x := all[m.Ref]
+			x.rank += 1 / float64(rankK+i+1)
+			x.score = max(x.score, min(m.score, 1))
+			all[m.Ref] = x
+		}
+	}
+	ranked := make([]match, 0, len(all))
+	for ref, x := range all {
+		if x.score > 0 && x.score >= least {
+			ranked = append(ranked, match{ref, x.rank})
+		}
+	}
+	sortMatches(ranked)
+	last := 1.0
+	for i := range ranked {
+		last = min(last, all[ranked[i].Ref].score) // falling, as Passage says
+		ranked[i].score = last
+	}
+	return ranked
+}
+
+// read reads back the best of what was found, at most n passages.
+func (r *Retriever) read(ctx context.Context, s tenant.Scope, best []match, n int) (passages []Passage, err error) {
+	for len(best) > 0 && len(passages) < n {
+		some := best[:min(len(best), n-len(passages))]
+		best = best[len(some):]
+		refs := make([]Ref, len(some))
+		for i := range some {
+			refs[i] = some[i].Ref
+		}
+		chunks, err := r.o.Library.ReadChunks(ctx, s, refs)
+		if err != nil {
+			return nil, err
+		}
+		at := 0
+		for _, m := range some {
+			if at < len(chunks) && chunks[at].Ref == m.Ref {
+				passages = append(passages, Passage{chunks[at], m.score})
+				at++
+				continue
+			}
+			if err := r.missed(ctx, s, m.Ref); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return passages, nil
+}
+
+// missed looks at a hit that the store does not have: a file that is on its way in
+// or out, or what should not be in the company's part of the index at all.
+func (r *Retriever) missed(ctx context.Context, s tenant.Scope, ref Ref) error {
+	tracked, err := r.o.Tracked(ctx, s, ref.StoreID, ref.FileID)
+	if err == nil && !tracked {
+		r.o.Violation()
+	}
+	return err
+}
