@@ -34,6 +34,13 @@ func (c *Config) Check() error {
 	}
 	p.redis(c.RedisURL)
 	p.vault(c)
+	p.s3(c)
+	if k := c.Knowledge; k.CompanyTransfers > k.Transfers {
+		p.add("knowledge.transfers", "must be at least knowledge.company_transfers (%d)", k.CompanyTransfers)
+	}
+	if k := c.Knowledge; k.FileBytes > k.CompanyBytes {
+		p.add("knowledge.company_bytes", "must be at least knowledge.file_bytes (%v)", k.FileBytes)
+	}
 	if c.MaxBodyBytes > c.BodyBytesCompany {
 		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
 	}
@@ -89,6 +96,28 @@ func (p *Problems) redis(s Secret) {
 	}
 	if !slices.Contains(schemes, u.Scheme) || u.Host == "" || strings.HasSuffix(u.Scheme, "+sentinel") && strings.Trim(u.Path, "/") == "" {
 		p.add("redis_url", "must be redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY or redis+cluster://HOST:PORT,HOST:PORT")
+	}
+}
+
+// s3 says what is missing or too much.
+func (p *Problems) s3(c *Config) {
+	keys := c.S3AccessKey != "" || !c.S3SecretKey.Empty()
+	if c.S3URL == "" {
+		if keys || c.S3Redirect {
+			p.add("s3_url", "must be set where s3_access_key, s3_secret_key or s3_redirect is")
+		}
+		return
+	}
+	u, err := url.Parse(c.S3URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		strings.Trim(u.Path, "/") == "" {
+		p.add("s3_url", "must be https://HOST[:PORT]/BUCKET[/PREFIX], without user")
+	}
+	if c.S3AccessKey == "" || c.S3SecretKey.Empty() {
+		p.add("s3_access_key", "must be set where s3_url is, and s3_secret_key too")
+	}
+	if c.S3Region == "" {
+		p.add("s3_region", "must be set where s3_url is")
 	}
 }
 

@@ -102,6 +102,29 @@ type Config struct {
 	// Default empty.
 	VaultNamespace string `yaml:"vault_namespace" restart:"yes"`
 
+	// The bucket for the companies' files, of any server that speaks S3:
+	// https://HOST[:PORT]/BUCKET[/PREFIX]. It must not keep versions of what is
+	// deleted. Empty: a folder in the data folder, for one gateway.
+	// Default empty.
+	S3URL string `yaml:"s3_url" restart:"yes"`
+
+	// Its region.
+	// Default us-east-1.
+	S3Region string `yaml:"s3_region" restart:"yes"`
+
+	// The key id of who may read, write, list and delete in the bucket.
+	// Default empty.
+	S3AccessKey string `yaml:"s3_access_key" restart:"yes"`
+
+	// The secret of s3_access_key.
+	// Default empty.
+	S3SecretKey Secret `yaml:"s3_secret_key" restart:"yes"`
+
+	// Whether a file is downloaded from S3 itself, at an address that is good for 5
+	// minutes, instead of through the gateway. Clients must reach s3_url then.
+	// Default false.
+	S3Redirect bool `yaml:"s3_redirect"`
+
 	// auto makes a company to play with at the first start, and writes its keys
 	// to demo.json in the data folder, but only while listen is on loopback; off
 	// never does.
@@ -146,6 +169,8 @@ type Config struct {
 	Ledger Ledger `yaml:"ledger"`
 	// What holds for all budgets.
 	Budgets Budgets `yaml:"budgets"`
+	// Files and vector stores.
+	Knowledge Knowledge `yaml:"knowledge"`
 	// Calls to providers.
 	Upstream Upstream `yaml:"upstream"`
 	// Streamed answers on their way to the client.
@@ -216,6 +241,55 @@ type Budgets struct {
 	// it is booked whole. Only with redis_url.
 	// Default 30s, allowed 5s..10m.
 	Lease time.Duration `yaml:"lease" allowed:"5s..10m" restart:"yes"`
+}
+
+// Knowledge is about files and vector stores.
+type Knowledge struct {
+	// Largest file. It is never in memory as a whole.
+	// Default 512MiB, allowed 1KiB..5GiB.
+	FileBytes Size `yaml:"file_bytes" allowed:"1KiB..5GiB"`
+
+	// All files of one company.
+	// Default 20GiB, allowed 1KiB..1024GiB.
+	CompanyBytes Size `yaml:"company_bytes" allowed:"1KiB..1024GiB"`
+
+	// How many files one company has at most.
+	// Default 100000, allowed 1..10000000.
+	CompanyFiles int64 `yaml:"company_files" allowed:"1..10000000"`
+
+	// How many vector stores one company has at most.
+	// Default 1000, allowed 1..1000000.
+	CompanyStores int64 `yaml:"company_stores" allowed:"1..1000000"`
+
+	// How many files one vector store has at most.
+	// Default 10000, allowed 1..1000000.
+	StoreFiles int64 `yaml:"store_files" allowed:"1..1000000"`
+
+	// Files being received and sent at one time, all companies together. One that
+	// goes to S3 takes 5 MiB of memory.
+	// Default 64, allowed 1..10000.
+	Transfers int `yaml:"transfers" allowed:"1..10000"`
+
+	// The same of one company.
+	// Default 8, allowed 1..10000.
+	CompanyTransfers int `yaml:"company_transfers" allowed:"1..10000"`
+
+	// Files being taken into vector stores at one time by this gateway.
+	// Default 4, allowed 1..256.
+	Ingest int `yaml:"ingest" allowed:"1..256" restart:"yes"`
+
+	// The same of one company, by all gateways.
+	// Default 2, allowed 1..256.
+	CompanyIngest int `yaml:"company_ingest" allowed:"1..256" restart:"yes"`
+
+	// Memory of the process that reads a PDF, DOCX or HTML file; the file may be a
+	// quarter of it.
+	// Default 512MiB, allowed 64MiB..64GiB.
+	ParseMemory Size `yaml:"parse_memory" allowed:"64MiB..64GiB" restart:"yes"`
+
+	// Time that process may take.
+	// Default 30s, allowed 1s..10m.
+	ParseTime time.Duration `yaml:"parse_time" allowed:"1s..10m" restart:"yes"`
 }
 
 // Upstream is about calls to providers. Each timeout is of one attempt.
@@ -328,6 +402,7 @@ func Default() Config {
 		Data:             "./data",
 		VaultMount:       "secret",
 		VaultPrefix:      "bulkhead",
+		S3Region:         "us-east-1",
 		Demo:             "auto",
 		MaxBodyBytes:     20 * MiB,
 		BodyBytesTotal:   256 * MiB,
@@ -338,6 +413,19 @@ func Default() Config {
 		Limits:           Limits{ConcurrentRequests: 1000, ConcurrentTotal: 10000},
 		Ledger:           Ledger{Sync: "interval", JournalBytes: 1024 * MiB},
 		Budgets:          Budgets{DefaultMaxOutputTokens: 16384, Lease: 30 * time.Second},
+		Knowledge: Knowledge{
+			FileBytes:        512 * MiB,
+			CompanyBytes:     20 * 1024 * MiB,
+			CompanyFiles:     100_000,
+			CompanyStores:    1000,
+			StoreFiles:       10_000,
+			Transfers:        64,
+			CompanyTransfers: 8,
+			Ingest:           4,
+			CompanyIngest:    2,
+			ParseMemory:      512 * MiB,
+			ParseTime:        30 * time.Second,
+		},
 		Upstream: Upstream{
 			Connect: 5 * time.Second,
 			Header:  5 * time.Minute,

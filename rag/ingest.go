@@ -150,6 +150,13 @@ func (in *Ingester) EndCompany(company string) {
 	}
 }
 
+// Busy reports whether a job of the company is under way here.
+func (in *Ingester) Busy(company string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.running[company]) > 0
+}
+
 // IngestStats are counted from the start of the process.
 type IngestStats struct {
 	Done, Failed, Retried int64

@@ -176,7 +176,7 @@ func (s *splitter) pieces(p string, most int) (all []piece) {
 			continue
 		}
 		before := sentence.before
-		for _, word := range words(sentence.text) {
+		for _, word := range wordsOf(sentence.text) {
 			if word.before == "" {
 				word.before = before
 			}
@@ -231,8 +231,8 @@ func endsSentence(text string) bool {
 	return text != "" && strings.ContainsRune(".!?", rune(text[len(text)-1]))
 }
 
-// words splits at spaces.
-func words(text string) (all []piece) {
+// wordsOf splits at spaces.
+func wordsOf(text string) (all []piece) {
 	for i, word := range strings.Fields(text) {
 		all = append(all, piece{word, " "})
 		if i == 0 {

@@ -50,6 +50,8 @@ type Parts struct {
 	Agents     AgentStore
 	Library    rag.Library
 	Settings   Settings
+	// Knowledge is what files and vector stores need; nil: there are none.
+	Knowledge *Knowledge
 }
 
 // Settings are what a reload may change. They are one immutable snapshot: a
@@ -72,6 +74,8 @@ type Settings struct {
 
 	DefaultMaxOutput int64 // tokens; see provider.BoundRules
 
+	Knowledge KnowledgeSettings
+
 	CompanyBaseURLs bool // companies may choose addresses
 	AllowPrivate    bool // and these may be private: laboratories only
 	MetricCompanies int  // companies with series of their own; the rest is "other"
@@ -89,6 +93,9 @@ type Gateway struct {
 
 	// Retriever finds what agents know; nil: nothing. It is set before Ready.
 	Retriever *rag.Retriever
+
+	// files that are being received and sent
+	transfers transfers
 
 	public, operators *fasthttp.Server
 	metrics           *metrics
@@ -140,7 +147,7 @@ func (g *Gateway) InFlight() int { return g.load.calls() }
 // memory. It returns false if it is to be told again: it cannot be seen whether
 // the company may work, or its calls are still ending.
 func (g *Gateway) PolicyChanged(company string) bool {
-	if !g.load.busy(company) && !g.metrics.has(company) {
+	if !g.busy(company) && !g.metrics.has(company) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
@@ -167,8 +174,17 @@ func (g *Gateway) PolicyChanged(company string) bool {
 	return true
 }
 
-// EndCompany cancels what is under way for a company and reports how much.
-func (g *Gateway) EndCompany(company string) int { return g.load.cancel(company) }
+// busy reports whether something is under way here for a company.
+func (g *Gateway) busy(company string) bool {
+	return g.load.busy(company) || g.transfers.busy(company) || g.Knowledge != nil && g.Knowledge.Ingest.Busy(company)
+}
+
+// EndCompany cancels what is under way for a company and reports how many calls
+// that were.
+func (g *Gateway) EndCompany(company string) int {
+	g.endKnowledge(company)
+	return g.load.cancel(company)
+}
 
 // Serve answers on the public listener until Shutdown.
 func (g *Gateway) Serve(l net.Listener) error { return g.public.Serve(l) }
@@ -227,6 +243,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	go g.unasked.hurry(closed)
 	err := g.public.ShutdownWithContext(ctx)
 	close(closed)
+	g.transfers.cancel("")
 	if n := g.load.cancelAll(); n > 0 {
 		g.Log.Warn("calls are cut off at shutdown", "calls", n)
 	}

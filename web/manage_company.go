@@ -180,6 +180,9 @@ func (g *Gateway) eraseCompany(r *request) (any, error) {
 			return nil, err
 		}
 	}
+	if err := g.eraseKnowledge(r.ctx, s); err != nil {
+		return nil, err
+	}
 	rows, err := g.Registry.EraseCompany(r.ctx, act, s)
 	if err != nil {
 		return nil, err

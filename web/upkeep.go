@@ -69,6 +69,7 @@ var upkeepKinds = map[string]struct {
 	tenant.RollUp:      {1, 30 * time.Minute, (*Upkeep).rollUp},
 	tenant.CheckAlerts: {1, time.Minute, (*Upkeep).checkAlerts},
 	tenant.Deliver:     {8, 2 * time.Minute, (*Upkeep).deliver},
+	tenant.Ingest:      {1, 30 * time.Second, (*Upkeep).ingest},
 }
 
 // StartUpkeep begins with the work, until Close.
@@ -85,6 +86,9 @@ func (g *Gateway) StartUpkeep(store UpkeepStore, o UpkeepOptions) *Upkeep {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &Upkeep{g: g, store: store, o: o, hooks: newWebhooks(), cancel: cancel}
 	for kind := range upkeepKinds {
+		if kind == tenant.Ingest && g.Knowledge == nil {
+			continue
+		}
 		u.ended.Go(func() { u.run(ctx, kind) })
 	}
 	return u

@@ -115,14 +115,18 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	if err != nil {
 		return h, err
 	}
-	asked = append(append(asked, counted...), storeBackend(cfg, h.db, directory))
+	known, keeping, err := h.openKnowledge(cfg)
+	if err != nil {
+		return h, err
+	}
+	asked = append(append(append(asked, counted...), keeping...), storeBackend(cfg, h.db, directory))
 	backends := web.WatchBackends(asked, h.backendChanged)
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
 		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
-		WebhookKey: master.Derive(webhookKey),
+		WebhookKey: master.Derive(webhookKey), Knowledge: known,
 	})
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
@@ -309,6 +313,7 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		BodiesTotal: int64(cfg.BodyBytesTotal), BodiesPerCompany: int64(cfg.BodyBytesCompany), BodyTimeout: bodyTimeout,
 		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
+		Knowledge:       knowledgeSettings(cfg),
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
 }
