@@ -48,7 +48,7 @@ type Parts struct {
 	Log        *slog.Logger
 	Tracer     trace.Tracer // nil: no spans
 	Agents     AgentStore
-	Library    rag.Library
+	Retriever  *rag.Retriever // finds what agents know; nil: nothing
 	Settings   Settings
 	// Knowledge is what files and vector stores need; nil: there are none.
 	Knowledge *Knowledge
@@ -90,9 +90,6 @@ type Gateway struct {
 	load     *load
 	exports  exports
 	master   master
-
-	// Retriever finds what agents know; nil: nothing. It is set before Ready.
-	Retriever *rag.Retriever
 
 	// files that are being received and sent
 	transfers transfers

@@ -329,7 +329,7 @@ func (b *agentBody) knowledge(g *Gateway, r *request, a *tenant.Agent) error {
 	}
 	if len(k.Stores) > 0 {
 		// Nobody grants what they do not see.
-		seen, err := g.Library.FindStores(r.ctx, r.scope, k.Stores)
+		seen, err := g.Knowledge.Library.FindStores(r.ctx, r.scope, k.Stores)
 		if err != nil {
 			return err
 		}
