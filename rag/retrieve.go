@@ -300,12 +300,18 @@ func (r *Retriever) dense(ctx context.Context, s, by tenant.Scope, q *Query, tex
 	defer embedded()
 	id := r.o.Embedder.ID(by)
 	var stores []vector.Store
-	dim := 0
+	dim, stale := 0, false
 	for i := range q.Stores {
 		st := &q.Stores[i]
 		if st.EmbedderID == id && st.Dimension > 0 && (dim == 0 || dim == st.Dimension) {
 			dim = st.Dimension
 			stores = append(stores, vector.Store{ID: st.ID, Version: st.Version, Stamp: st.VisibleStamp})
+		}
+		stale = stale || st.EmbedderID != "" && st.EmbedderID != id
+	}
+	if stale && !by.Test() && s == by {
+		if err := r.o.Library.Stale(ctx, s); err != nil {
+			return nil, err
 		}
 	}
 	if len(stores) == 0 || q.Keyword || by.Test() && id != LexicalID {
