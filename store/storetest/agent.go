@@ -79,7 +79,7 @@ func testSeparateAgents(t *testing.T, w *world, acme tenant.Scope, f func(what s
 		a, err = db.UpdateAgent(ctx, acme, a)
 		f("UpdateAgent", err)
 	}
-	f("CreateAgent", db.CreateAgent(ctx, acme, agent("agent_new", "new", "", "acme new", epoch), 10))
+	f("CreateAgent", db.CreateAgent(ctx, acme, agent("agent_new", "new", "", "acme new", epoch), 3)) // its own are counted
 	f("SetDefaultAgent", db.SetDefaultAgent(ctx, acme, "proj_same", "agent_new"))
 	f("DeleteAgent that is a default", db.DeleteAgent(ctx, acme, "agent_new"))
 	f("SetEmbeddingModel", db.SetEmbeddingModel(ctx, acme, "acme/other"))
@@ -99,6 +99,9 @@ func testForeignAgents(w *world, acme tenant.Scope, f func(what string, err erro
 		_, versions := db.AgentVersions(ctx, acme, id)
 		_, updated := db.UpdateAgent(ctx, acme, agent(id, "other", "", "x", epoch))
 		f("agent "+id, err, versions, updated, db.DeleteAgent(ctx, acme, id))
+	}
+	if tracked, err := db.FileTracked(ctx, acme, "vs_beta", "file-words"); tracked || err != nil {
+		f("FileTracked", fmt.Errorf("tracked %t, %w", tracked, err))
 	}
 	for _, id := range []string{"context_beta", "context_nobody", "", "context_same\x00"} {
 		_, err := db.Context(ctx, acme, id)

@@ -13,6 +13,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/openai"
+	"bulkhead/rag"
 	"bulkhead/tenant"
 )
 
@@ -32,6 +33,8 @@ func Isolation(t *testing.T, open Open) {
 	must(t, err)
 	must(t, w.db.CreateAgent(w.ctx(), beta, agent("agent_beta", "beta-only", "", "beta only", epoch), 10))
 	must(t, w.db.CreateContext(w.ctx(), beta, contextOf("context_beta", "rules", "beta only", epoch)))
+	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_beta", Name: "beta only", CreatedAt: epoch},
+		[]rag.StoreFile{{StoreID: "vs_beta", FileID: "file-words", CreatedAt: epoch}}, quota))
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
