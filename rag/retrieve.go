@@ -26,6 +26,9 @@ type RetrieveOptions struct {
 	Tracked func(ctx context.Context, s tenant.Scope, store, file string) (bool, error)
 	// Deadline bounds a search beyond the time of the embedder; default 150 ms.
 	Deadline time.Duration
+	// SearchDeadline is the same for Search, which has nothing else to answer with;
+	// default 10 s.
+	SearchDeadline time.Duration
 	// EmbedDeadline bounds the embedder; default 5 s.
 	EmbedDeadline time.Duration
 	// Violation is told of a vector in the company's part of the index that is none
@@ -61,6 +64,10 @@ const (
 // Büttcher, "Reciprocal Rank Fusion outperforms Condorcet", 2009.
 const rankK = 60
 
+// leastWords is the least share of a question's words, by weight, that a chunk must
+// have to count beside what a model finds.
+const leastWords = 0.35
+
 // maxQuestion bounds what of a question is looked for, in bytes.
 const maxQuestion = 8 << 10
 
@@ -68,6 +75,9 @@ const maxQuestion = 8 << 10
 func NewRetriever(o RetrieveOptions) *Retriever {
 	if o.Deadline <= 0 {
 		o.Deadline = 150 * time.Millisecond
+	}
+	if o.SearchDeadline <= 0 {
+		o.SearchDeadline = 10 * time.Second
 	}
 	if o.EmbedDeadline <= 0 {
 		o.EmbedDeadline = 5 * time.Second
@@ -97,17 +107,18 @@ type Found struct {
 
 // Search implements Searcher: what could not be searched is an error.
 func (r *Retriever) Search(ctx context.Context, s tenant.Scope, q Query) ([]Passage, error) {
-	found, err := r.Find(ctx, s, q)
-	if err == nil {
-		err = found.Missing
+	best, missing, err := r.rank(ctx, s, s, &q, r.o.SearchDeadline)
+	if err = errors.Join(err, missing); err != nil {
+		return nil, err
 	}
+	found, err := r.found(ctx, s, turn{best: best}, q.TopK)
 	return found.Passages, err
 }
 
 // Find searches and takes what came in time. An error means that nothing could be
 // read back.
 func (r *Retriever) Find(ctx context.Context, s tenant.Scope, q Query) (Found, error) {
-	best, missing, err := r.rank(ctx, s, s, &q)
+	best, missing, err := r.rank(ctx, s, s, &q, r.o.Deadline)
 	if err != nil {
 		return Found{}, err
 	}
@@ -129,7 +140,7 @@ func (r *Retriever) Turn(ctx context.Context, s tenant.Scope, key string, again 
 			q.Stores, err = r.o.Library.FindStores(finding, s, ids)
 			cancel()
 			if err == nil {
-				t.best, t.missing, err = r.rank(ctx, s, s, &q)
+				t.best, t.missing, err = r.rank(ctx, s, s, &q, r.o.Deadline)
 			}
 			t.best = slices.Clip(t.best[:min(len(t.best), 2*q.TopK)])
 			return t, int64(len(t.best)) * 128, err
@@ -150,7 +161,7 @@ func (r *Retriever) Master(ctx context.Context, s, by tenant.Scope, q Query) (Fo
 		return Found{Missing: err}, nil
 	}
 	q.Stores = slices.DeleteFunc(stores, func(st Store) bool { return !st.Shared })
-	best, missing, err := r.rank(ctx, s, by, &q)
+	best, missing, err := r.rank(ctx, s, by, &q, r.o.Deadline)
 	if err != nil {
 		return Found{}, err
 	}
@@ -159,7 +170,7 @@ func (r *Retriever) Master(ctx context.Context, s, by tenant.Scope, q Query) (Fo
 
 // rank returns what fits, the best first. s is whose stores are searched, by who
 // asks: the same, but for the operator's.
-func (r *Retriever) rank(ctx context.Context, s, by tenant.Scope, q *Query) (best []match, missing, err error) {
+func (r *Retriever) rank(ctx context.Context, s, by tenant.Scope, q *Query, within time.Duration) (best []match, missing, err error) {
 	s.ID()
 	texts := questions(q.Text)
 	if len(q.Stores) == 0 || len(texts) == 0 || q.TopK < 1 {
@@ -169,7 +180,7 @@ func (r *Retriever) rank(ctx context.Context, s, by tenant.Scope, q *Query) (bes
 	if err != nil || may != nil && may.none() {
 		return nil, nil, err
 	}
-	lists, missing := r.lists(ctx, s, by, q, texts, may)
+	lists, missing := r.lists(ctx, s, by, q, texts, may, within)
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
@@ -265,10 +276,10 @@ func (q *Query) candidates() int { return min(max(4*q.TopK, 40), 200) }
 
 // lists asks vectors and keywords side by side. The deadline begins when the
 // question is embedded.
-func (r *Retriever) lists(ctx context.Context, s, by tenant.Scope, q *Query, texts []string, may allowed) (lists [][]match, missing error) {
+func (r *Retriever) lists(ctx context.Context, s, by tenant.Scope, q *Query, texts []string, may allowed, within time.Duration) (lists [][]match, missing error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	deadline := sync.OnceFunc(func() { time.AfterFunc(r.o.Deadline, cancel) })
+	deadline := sync.OnceFunc(func() { time.AfterFunc(within, cancel) })
 	var dense [][]match
 	var denseErr, wordsErr error
 	var byWord []match
@@ -276,6 +287,11 @@ func (r *Retriever) lists(ctx context.Context, s, by tenant.Scope, q *Query, tex
 	group.Go(func() { dense, denseErr = r.dense(ctx, s, by, q, texts, may, deadline) })
 	group.Go(func() { byWord, wordsErr = r.byWord(ctx, s, q, texts, may) })
 	group.Wait()
+	if id := r.o.Embedder.ID(by); len(dense) > 0 && id != LexicalID {
+		// A model knows better than one word that two texts have by chance. What
+		// fits by its words fits by most of them.
+		byWord = slices.DeleteFunc(byWord, func(m match) bool { return m.score < leastWords })
+	}
 	if len(byWord) > 0 {
 		lists = append(lists, byWord)
 	}
