@@ -41,6 +41,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
 	testSeparateMoney(t, w)
+	testSeparateKnowledge(t, w, acme, beta)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -122,6 +123,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
+	furnishKnowledge(t, w, s, name, at)
 }
 
 var (
@@ -221,6 +223,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
 	seeMoney(w, s, see)
+	seeKnowledge(t, w, s, see)
 	return b.String()
 }
 
@@ -281,7 +284,6 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	t.Helper()
 	ctx, db := w.ctx(), w.db
-	before := snapshot(t, w, beta)
 	f := func(what string, err error, more ...error) {
 		t.Helper()
 		for _, err := range append(more, err) {
@@ -290,6 +292,8 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 			}
 		}
 	}
+	foreignKnowledge(t, w, acme, beta, f)
+	before := snapshot(t, w, beta)
 	for _, id := range []string{"proj_beta", "proj_nobody", "proj_ended", "", "proj_same\x00", "proj_%", "PROJ_SAME"} {
 		_, err := db.UpdateProject(ctx, acme, id, "x", tenant.Limits{})
 		f("UpdateProject "+id, err)
