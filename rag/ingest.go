@@ -63,6 +63,13 @@ type Jobs interface {
 	RetryJob(ctx context.Context, s tenant.Scope, j *Job, at time.Time) error
 }
 
+// Backlog is what there is to be done for a company.
+type Backlog struct {
+	Working int64     // jobs and uploads under way, at all gateways
+	Waiting int64     // jobs, those under way too, and what has a time to end
+	Next    time.Time // when the next of them is or was due; zero: there are none
+}
+
 // Done is what came of a job.
 type Done struct {
 	EmbedderID string

@@ -37,7 +37,7 @@ var (
 		WHERE company_id = $1 AND id = $2 AND status = 'uploading'
 			AND EXISTS (SELECT 1 FROM company WHERE company_id = $1 AND status = 'active')`}
 	fileDeleted  = statement{"file_deleted", `DELETE FROM file WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
-	fileOwned    = statement{"file_owned", `SELECT COUNT(*) FROM file WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
+	fileOwned    = statement{"file_owned", `SELECT id FROM file WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
 	filesExpired = statement{"files_expired",
 		`SELECT id FROM file WHERE company_id = $1 AND expires_at > 0 AND expires_at <= $2 ORDER BY expires_at, id LIMIT $3`}
 	fileStores = statement{"file_stores", `SELECT store_id FROM store_file WHERE company_id = $1 AND file_id = $2 ORDER BY store_id`}
@@ -121,13 +121,8 @@ func (db *DB) File(ctx context.Context, s tenant.Scope, id string) (f rag.File, 
 	return f, err
 }
 
-func (t *tx) file(id, project string) (f rag.File, err error) {
-	found := false
-	err = t.query(fileOne, func(r row) error { found = true; f, err = scanFile(r); return err }, storable(id), project)
-	if err == nil && !found {
-		err = errNoRow
-	}
-	return f, err
+func (t *tx) file(id, project string) (rag.File, error) {
+	return only(t, fileOne, scanFile, storable(id), project)
 }
 
 // DeleteFile implements web.Files: the file goes from all stores too.
@@ -136,12 +131,8 @@ func (db *DB) DeleteFile(ctx context.Context, s tenant.Scope, id string) error {
 }
 
 func (t *tx) deleteFile(id, project string) error {
-	var n int64
-	if err := t.one(fileOwned, []any{&n}, id, project); err != nil {
+	if err := t.one(fileOwned, []any{&id}, id, project); err != nil {
 		return err
-	}
-	if n == 0 {
-		return errNoRow
 	}
 	var stores []string
 	err := t.query(fileStores, func(r row) error {

@@ -35,7 +35,7 @@ var (
 			version = (SELECT version FROM vector_store WHERE company_id = $1 AND id = $2)
 		WHERE company_id = $1 AND store_id = $2 AND file_id = $3 AND claim = $4`}
 	jobsNext = statement{"jobs_next",
-		`SELECT COALESCE(MIN(at), 0) FROM (
+		`SELECT COALESCE(MIN(at), 0), COUNT(*) FROM (
 			SELECT next_at AS at FROM store_file WHERE company_id = $1 AND next_at > 0
 			UNION ALL SELECT next_at FROM discard WHERE company_id = $1
 			UNION ALL SELECT expires_at FROM file WHERE company_id = $1 AND expires_at > 0
@@ -101,7 +101,7 @@ func (db *DB) TakeJob(ctx context.Context, s tenant.Scope, lease time.Duration, 
 		if j, err = t.takeJob(lease, atOnce); err != nil {
 			return err
 		}
-		if err := t.one(jobsNext, []any{moment{&next}}); err != nil {
+		if err := t.one(jobsNext, []any{moment{&next}, new(int64)}); err != nil {
 			return err
 		}
 		if more {
@@ -161,13 +161,15 @@ func (t *tx) working(uploads time.Time) (n int64, err error) {
 	return n, err
 }
 
-// IngestWorking implements web.Files.
-func (db *DB) IngestWorking(ctx context.Context, s tenant.Scope) (n int64, err error) {
+// Backlog implements web.Files.
+func (db *DB) Backlog(ctx context.Context, s tenant.Scope) (b rag.Backlog, err error) {
 	err = db.read(ctx, s.ID(), func(t *tx) error {
-		n, err = t.working(t.now.Add(-uploadTime))
-		return err
+		if b.Working, err = t.working(t.now.Add(-uploadTime)); err != nil {
+			return err
+		}
+		return t.one(jobsNext, []any{moment{&b.Next}, &b.Waiting})
 	})
-	return n, err
+	return b, err
 }
 
 // renewStores has the vectors of a store made anew that are of another embedder.

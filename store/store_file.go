@@ -161,13 +161,8 @@ func (db *DB) StoreFile(ctx context.Context, s tenant.Scope, store, file string)
 	return h, err
 }
 
-func (t *tx) storeFile(store, file string) (h rag.StoreFile, err error) {
-	found := false
-	err = t.query(heldOne, func(r row) error { found = true; h, err = scanStoreFile(r); return err }, storable(store), storable(file))
-	if err == nil && !found {
-		err = errNoRow
-	}
-	return h, err
+func (t *tx) storeFile(store, file string) (rag.StoreFile, error) {
+	return only(t, heldOne, scanStoreFile, storable(store), storable(file))
 }
 
 // SetAttributes implements web.Files. No index holds attributes: there is nothing
@@ -248,7 +243,7 @@ func (db *DB) CancelBatch(ctx context.Context, s tenant.Scope, store, id string)
 		}, store, id)
 		for _, file := range files {
 			if err == nil {
-				_, err = t.exec(heldCancelled, store, file)
+				err = must(t.exec(heldCancelled, store, file))
 			}
 			if err == nil {
 				err = t.drop(store, file)

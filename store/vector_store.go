@@ -36,7 +36,7 @@ var (
 		`UPDATE vector_store SET name = $4, shared = $5, metadata = $6, expires_days = $7, active_at = $8, expires_at = $9
 		WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '') AND NOT expired`}
 	storeOwned = statement{"store_owned",
-		`SELECT COUNT(*) FROM vector_store WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
+		`SELECT id FROM vector_store WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
 	storeExpired = statement{"store_expired",
 		`UPDATE vector_store SET expired = TRUE, version = version + 1, expires_at = 0, embedder = '', dimension = 0
 		WHERE company_id = $1 AND id = $2`}
@@ -82,24 +82,15 @@ func (t *tx) count(v *rag.Store) error {
 
 // vectorStore returns a store that a project sees, with its counts.
 func (t *tx) vectorStore(id, project string) (v rag.Store, err error) {
-	found := false
-	err = t.query(storeOne, func(r row) error { found = true; v, err = scanStore(r); return err }, storable(id), project)
-	if err == nil && !found {
-		err = errNoRow
+	if v, err = only(t, storeOne, scanStore, storable(id), project); err != nil {
+		return v, err
 	}
-	if err == nil {
-		err = t.count(&v)
-	}
-	return v, err
+	return v, t.count(&v)
 }
 
 // ownStore returns errNoRow unless the project may change the store.
 func (t *tx) ownStore(id, project string) error {
-	var n int64
-	if err := t.one(storeOwned, []any{&n}, storable(id), project); err != nil {
-		return err
-	}
-	return must(n, nil)
+	return t.one(storeOwned, []any{&id}, storable(id), project)
 }
 
 // CreateVectorStore implements web.Files.

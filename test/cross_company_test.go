@@ -23,6 +23,19 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
+	"/v1/files":                       func(s *side) any { return aFile(s) },
+	"/v1/vector_stores":               named,
+	"/v1/vector_stores/{store}":       named,
+	"/v1/vector_stores/{store}/files": func(s *side) any { return map[string]any{"file_id": s.stable["file"+s.ProjectID]} },
+	"/v1/vector_stores/{store}/files/{file}": func(s *side) any {
+		return map[string]any{"attributes": map[string]any{"category": "same"}}
+	},
+	"/v1/vector_stores/{store}/search": func(s *side) any { return map[string]any{"query": "Same name"} },
+	"/v1/vector_stores/{store}/file_batches": func(s *side) any {
+		return map[string]any{"file_ids": []string{s.stable["file"+s.ProjectID]}}
+	},
+	"/v1/vector_stores/{store}/file_batches/{batch}/cancel": empty,
+
 	"/v1/organization/projects":                                               named,
 	"/v1/organization/projects/{project}":                                     named,
 	"/v1/organization/projects/{project}/archive":                             empty,
@@ -161,7 +174,8 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		return []tenant.KeyKind{tenant.KeyOperator}, true
 	case strings.HasPrefix(p, "/v1/organization/"):
 		return []tenant.KeyKind{tenant.KeyAdmin}, true
-	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"), p == "/v1/agents", strings.HasPrefix(p, "/v1/agents/"):
+	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"), p == "/v1/agents", strings.HasPrefix(p, "/v1/agents/"),
+		p == "/v1/files", strings.HasPrefix(p, "/v1/files/"), p == "/v1/vector_stores", strings.HasPrefix(p, "/v1/vector_stores/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin}, true
 	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
@@ -302,6 +316,9 @@ func (w *world) one(t *testing.T, r web.Route, ops bool, c caller, own, foreign 
 			if kind != "project" {
 				values[i] = objects[kind].make(t, w, own, project)
 			}
+			if i == 0 {
+				project = values[0] // or the store that what follows is in
+			}
 		}
 	}
 	var body any
@@ -438,6 +455,16 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 			"agents": "agent", "contexts": "context",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 		}[last]
+		parent := []string{a.ProjectID}
+		switch {
+		case r.Pattern == "/v1/files":
+			kind = "file"
+		case r.Pattern == "/v1/vector_stores":
+			kind = "store"
+		case strings.HasPrefix(r.Pattern, "/v1/vector_stores/{store}/") && last == "files":
+			kind = "store file"
+			parent = []string{a.stable["store"+a.ProjectID], a.stable["batch"+a.ProjectID]}
+		}
 		if r.Ops || r.Method != http.MethodGet || kind == "" {
 			continue
 		}
@@ -447,7 +474,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		}
 		for _, name := range []string{"after", "before"} {
 			at := func(cursor string) string {
-				path := w.g.URL + fill(r.Pattern, []string{a.ProjectID}) + "?" + name + "=" + url.QueryEscape(cursor)
+				path := w.g.URL + fill(r.Pattern, parent) + "?" + name + "=" + url.QueryEscape(cursor)
 				return plain(ask(t, r.Method, path, a.AdminKey, nil).want(t, r.Pattern+"?"+name+"=", http.StatusBadRequest), []string{cursor})
 			}
 			random := likeness(id)

@@ -86,7 +86,9 @@ func (w *world) newSide(t *testing.T, letter string) *side {
 		w.g.call(t, http.MethodPost, at+"/rate_limits/"+rateLimitID("shared"), s.AdminKey, map[string]any{"max_requests_per_1_minute": 100_000}, nil)
 		w.g.call(t, http.MethodPost, at+"/model_permissions", s.AdminKey, map[string]any{"mode": "deny_list", "model_ids": []string{"up/denied"}}, nil)
 		for name, o := range objects {
-			s.stable[name+project] = o.make(t, w, s, project)
+			if s.stable[name+project] == "" { // not made for another one
+				s.stable[name+project] = o.make(t, w, s, project)
+			}
 		}
 	}
 	for _, project := range s.projects {
@@ -223,6 +225,10 @@ var objects = map[string]object{
 	"project alert": {true, func(t *testing.T, w *world, s *side, project string) string {
 		return w.create(t, s, "/projects/"+project+"/spend_alerts", spendAlert(s))
 	}},
+	"file":       {false, func(t *testing.T, w *world, s *side, _ string) string { return w.upload(t, s) }},
+	"store":      {false, makeStore},
+	"store file": {false, makeStoreFile},
+	"batch":      {false, makeBatch},
 	"archived project": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		return w.create(t, s, "/projects", map[string]any{"name": "Default project"})
 	}},
@@ -236,6 +242,8 @@ func kindOfObject(pattern, param string) string {
 		return "admin key"
 	case param == "project" && strings.HasSuffix(pattern, "/archive"):
 		return "archived project"
+	case param == "file" && strings.Contains(pattern, "/vector_stores/"):
+		return "store file"
 	case param == "alert" && strings.Contains(pattern, "/projects/"):
 		return "project alert"
 	}
@@ -291,6 +299,7 @@ func (s *side) ids() []string {
 func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 	t.Helper()
 	w.written(t)
+	w.takenIn(t, s)
 	shown := map[string]string{}
 	for _, r := range web.Routes() {
 		if r.Ops || r.Method != http.MethodGet {

@@ -205,7 +205,10 @@ func ask(t *testing.T, method, url, key string, body any) answer {
 // tryAsk is ask for goroutines other than the test's.
 func tryAsk(ctx context.Context, method, url, key string, body any) (answer, error) {
 	var b []byte
-	if body != nil {
+	kind := "application/json"
+	if f, ok := body.(form); ok {
+		b, kind = f.encode()
+	} else if body != nil {
 		var err error
 		if b, err = json.Marshal(body); err != nil {
 			return answer{}, err
@@ -219,7 +222,7 @@ func tryAsk(ctx context.Context, method, url, key string, body any) (answer, err
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := client.Do(req)
 	if err != nil {

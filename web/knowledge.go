@@ -50,9 +50,8 @@ type Files interface {
 	Batch(ctx context.Context, s tenant.Scope, store, id string) (rag.Batch, error)
 	CancelBatch(ctx context.Context, s tenant.Scope, store, id string) (rag.Batch, error)
 
-	// IngestWorking counts the company's jobs and uploads that are under way, at all
-	// gateways.
-	IngestWorking(ctx context.Context, s tenant.Scope) (int64, error)
+	// Backlog says what there is to be done for the company's files.
+	Backlog(ctx context.Context, s tenant.Scope) (rag.Backlog, error)
 }
 
 // Knowledge is what files and vector stores need. All of it is required.
@@ -180,11 +179,11 @@ func (g *Gateway) eraseKnowledge(ctx context.Context, s tenant.Scope) error {
 	tick := time.NewTicker(workEvery)
 	defer tick.Stop()
 	for {
-		n, err := k.Files.IngestWorking(ctx, s)
+		b, err := k.Files.Backlog(ctx, s)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if b.Working == 0 {
 			break
 		}
 		select {

@@ -36,12 +36,7 @@ func furnishAgents(t *testing.T, w *world, s tenant.Scope, name string, at time.
 	must(t, db.SetDefaultAgent(ctx, s, "proj_same", "agent_same"))
 	must(t, db.SetEmbeddingModel(ctx, s, name+"/embeddings"))
 
-	f := rag.File{ID: "file-words", ProjectID: "proj_same", Name: name + " words", Purpose: rag.ForAssistants, Type: "text/plain", CreatedAt: at}
-	must(t, db.BeginFile(ctx, s, f, quota))
-	must(t, db.FinishFile(ctx, s, f, quota))
-	must(t, db.CreateVectorStore(ctx, s, rag.Store{ID: "vs_words", ProjectID: "proj_same", Name: name + " words", CreatedAt: at},
-		[]rag.StoreFile{{StoreID: "vs_words", FileID: "file-words", CreatedAt: at}}, quota))
-	must(t, db.PutSegment(ctx, s, "vs_words", "file-words", 1, []byte(name+" segment")))
+	must(t, db.PutSegment(ctx, s, "vs_same", "file-same", 1, []byte(name+" segment")))
 }
 
 // seeAgents reads all there is of agents.
@@ -61,9 +56,9 @@ func seeAgents(w *world, s tenant.Scope, see func(what string, v any, err error)
 	}
 	c, err := db.Context(ctx, s, "context_same")
 	see("context", c, err)
-	words, err := db.Segment(ctx, s, "vs_words", "file-words", 1)
+	words, err := db.Segment(ctx, s, "vs_same", "file-same", 1)
 	see("words", string(words), err)
-	tracked, err := db.FileTracked(ctx, s, "vs_words", "file-words")
+	tracked, err := db.FileTracked(ctx, s, "vs_same", "file-same")
 	see("tracked", tracked, err)
 }
 
@@ -87,7 +82,7 @@ func testSeparateAgents(t *testing.T, w *world, acme tenant.Scope, f func(what s
 	f("UpdateContext", err)
 	f("CreateContext", db.CreateContext(ctx, acme, contextOf("context_new", "voice", "acme voice", epoch)))
 	f("DeleteContext", db.DeleteContext(ctx, acme, "context_same"))
-	f("PutSegment", db.PutSegment(ctx, acme, "vs_words", "file-words", 2, []byte("acme segment")))
+	f("PutSegment", db.PutSegment(ctx, acme, "vs_same", "file-same", 2, []byte("acme segment")))
 	f("DeleteAgent", db.DeleteAgent(ctx, acme, "agent_same"))
 }
 
@@ -100,7 +95,7 @@ func testForeignAgents(w *world, acme tenant.Scope, f func(what string, err erro
 		_, updated := db.UpdateAgent(ctx, acme, agent(id, "other", "", "x", epoch))
 		f("agent "+id, err, versions, updated, db.DeleteAgent(ctx, acme, id))
 	}
-	if tracked, err := db.FileTracked(ctx, acme, "vs_beta", "file-words"); tracked || err != nil {
+	if tracked, err := db.FileTracked(ctx, acme, "vs_of_beta", "file-two"); tracked || err != nil {
 		f("FileTracked", fmt.Errorf("tracked %t, %w", tracked, err))
 	}
 	for _, id := range []string{"context_beta", "context_nobody", "", "context_same\x00"} {

@@ -33,8 +33,8 @@ func Isolation(t *testing.T, open Open) {
 	must(t, err)
 	must(t, w.db.CreateAgent(w.ctx(), beta, agent("agent_beta", "beta-only", "", "beta only", epoch), 10))
 	must(t, w.db.CreateContext(w.ctx(), beta, contextOf("context_beta", "rules", "beta only", epoch)))
-	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_beta", Name: "beta only", CreatedAt: epoch},
-		[]rag.StoreFile{{StoreID: "vs_beta", FileID: "file-words", CreatedAt: epoch}}, quota))
+	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_of_beta", Name: "beta only", CreatedAt: epoch},
+		[]rag.StoreFile{{StoreID: "vs_of_beta", FileID: "file-two", CreatedAt: epoch}}, quota))
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -46,6 +46,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
 	testSeparateMoney(t, w)
+	testSeparateKnowledge(t, w, acme, beta)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -127,6 +128,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
+	furnishKnowledge(t, w, s, name, at)
 	furnishAgents(t, w, s, name, at)
 }
 
@@ -228,6 +230,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	see("data key", string(dataKey), err)
 	seeMoney(w, s, see)
 	seeAgents(w, s, see)
+	seeKnowledge(t, w, s, see)
 	return b.String()
 }
 
@@ -289,7 +292,6 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	t.Helper()
 	ctx, db := w.ctx(), w.db
-	before := snapshot(t, w, beta)
 	f := func(what string, err error, more ...error) {
 		t.Helper()
 		for _, err := range append(more, err) {
@@ -298,6 +300,8 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 			}
 		}
 	}
+	foreignKnowledge(t, w, acme, beta, f)
+	before := snapshot(t, w, beta)
 	for _, id := range []string{"proj_beta", "proj_nobody", "proj_ended", "", "proj_same\x00", "proj_%", "PROJ_SAME"} {
 		_, err := db.UpdateProject(ctx, acme, id, "x", tenant.Limits{})
 		f("UpdateProject "+id, err)
