@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -67,8 +68,11 @@ func (g *Gateway) createFile(r *request) (any, error) {
 			g.Log.Error("a file that was not received to its end is deleted later", "id", r.id, "error", dropped.Error())
 		}
 	}
-	if t.ctx.Err() != nil && !isFault(err) {
+	switch context.Cause(t.ctx) {
+	case context.Canceled:
 		err = errEnded
+	case context.DeadlineExceeded:
+		err = fault.New(fault.RequestTimeout, "The file was not sent within %s.", transferTime)
 	}
 	return nil, err
 }
@@ -94,9 +98,16 @@ func (u *upload) receive() error {
 	if body == nil {
 		return fault.Field("file", "file is required.")
 	}
-	conn, announced := u.r.rc.Conn(), int64(u.r.rc.Request.Header.ContentLength())
-	form := multipart.NewReader(&patient{r: body, left: u.k.FileBytes + formOverhead, whole: announced, late: func() {
-		_ = conn.SetReadDeadline(time.Now().Add(u.r.settings.BodyTimeout))
+	conn := u.r.rc.Conn()
+	// What waits for the client ends at once with the transfer.
+	stop := context.AfterFunc(u.t.ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	announced := int64(u.r.rc.Request.Header.ContentLength())
+	form := multipart.NewReader(&patient{r: body, left: u.k.FileBytes + formOverhead, whole: announced, late: func() error {
+		if err := u.t.ctx.Err(); err != nil {
+			return err
+		}
+		return conn.SetReadDeadline(time.Now().Add(u.r.settings.BodyTimeout))
 	}}, params["boundary"])
 	for n := 0; ; n++ {
 		part, err := form.NextRawPart()
@@ -250,11 +261,13 @@ type patient struct {
 	left  int64 // that may still come
 	got   int64
 	whole int64 // as the header says; below 0: it does not
-	late  func()
+	late  func() error
 }
 
 func (p *patient) Read(b []byte) (int, error) {
-	p.late()
+	if err := p.late(); err != nil {
+		return 0, err
+	}
 	n, err := p.r.Read(b)
 	p.got += int64(n)
 	switch {
