@@ -29,6 +29,7 @@ type library struct {
 	files    map[string]map[string]*libraryFile // by company and store, then file
 	versions map[string]int64
 	shared   map[string]bool
+	stamp    uint64 // of all stores
 	segments map[string][]byte
 	touched  []string
 	stale    atomic.Int64
@@ -117,7 +118,7 @@ func (l *library) FindStores(_ context.Context, s tenant.Scope, ids []string) (a
 		if len(key) <= len(company) || key[:len(company)] != company || ids != nil && !slices.Contains(ids, key[len(company):]) {
 			continue
 		}
-		st := Store{ID: key[len(company):], Version: l.versions[key], Shared: l.shared[key]}
+		st := Store{ID: key[len(company):], Version: l.versions[key], Shared: l.shared[key], VisibleStamp: l.stamp}
 		for _, f := range files {
 			for _, c := range f.chunks {
 				st.EmbedderID, st.Dimension = c.EmbedderID, len(c.Vector)
