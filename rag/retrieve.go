@@ -95,6 +95,21 @@ func (r *Retriever) Forget(company string) {
 	r.words.cache.Forget(company, "")
 	r.queries.Forget(company, "")
 	r.turns.Forget(company, "")
+	if x, ok := r.o.Index.(keeper); ok {
+		x.Forget(company)
+	}
+}
+
+// Has reports whether something of a company is in memory.
+func (r *Retriever) Has(company string) bool {
+	x, ok := r.o.Index.(keeper)
+	return r.words.cache.Has(company) || r.queries.Has(company) || r.turns.Has(company) || ok && x.Has(company)
+}
+
+// keeper is an index that has vectors in memory.
+type keeper interface {
+	Has(company string) bool
+	Forget(company string)
 }
 
 // Found is what a search found.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"bulkhead/audit"
 	"bulkhead/fault"
 	"bulkhead/openai"
 	"bulkhead/rag"
@@ -37,7 +38,7 @@ var (
 		WHERE company_id = $1 AND id = $2 AND status = 'uploading'
 			AND EXISTS (SELECT 1 FROM company WHERE company_id = $1 AND status = 'active')`}
 	fileDeleted  = statement{"file_deleted", `DELETE FROM file WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
-	fileOwned    = statement{"file_owned", `SELECT id FROM file WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
+	fileOwned    = statement{"file_owned", `SELECT project_id, status FROM file WHERE company_id = $1 AND id = $2 AND (project_id = $3 OR $3 = '')`}
 	filesExpired = statement{"files_expired",
 		`SELECT id FROM file WHERE company_id = $1 AND expires_at > 0 AND expires_at <= $2 ORDER BY expires_at, id LIMIT $3`}
 	fileStores = statement{"file_stores", `SELECT store_id FROM store_file WHERE company_id = $1 AND file_id = $2 ORDER BY store_id`}
@@ -96,10 +97,12 @@ func (db *DB) FinishFile(ctx context.Context, s tenant.Scope, f rag.File, q rag.
 		if err := must(t.exec(fileReady, f.ID, f.Purpose, f.Type, f.Bytes, f.Shared, micros(f.ExpiresAt))); err != nil {
 			return err
 		}
-		if f.ExpiresAt.IsZero() {
-			return nil
+		if !f.ExpiresAt.IsZero() {
+			if err := t.askUpkeep(tenant.Ingest, f.ExpiresAt); err != nil {
+				return err
+			}
 		}
-		return t.askUpkeep(tenant.Ingest, f.ExpiresAt)
+		return t.audit(audit.FileCreated, f.ProjectID, f.ID)
 	})
 }
 
@@ -131,7 +134,8 @@ func (db *DB) DeleteFile(ctx context.Context, s tenant.Scope, id string) error {
 }
 
 func (t *tx) deleteFile(id, project string) error {
-	if err := t.one(fileOwned, []any{&id}, id, project); err != nil {
+	var of, status string
+	if err := t.one(fileOwned, []any{&of, &status}, id, project); err != nil {
 		return err
 	}
 	var stores []string
@@ -152,7 +156,10 @@ func (t *tx) deleteFile(id, project string) error {
 	if err := must(t.exec(fileDeleted, id, project)); err != nil {
 		return err
 	}
-	return t.discard("", id)
+	if err := t.discard("", id); err != nil || status != "ready" {
+		return err
+	}
+	return t.audit(audit.FileDeleted, of, id)
 }
 
 // deleteExpiredFiles removes some of the files whose time is over.

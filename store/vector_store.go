@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"bulkhead/audit"
 	"bulkhead/fault"
 	"bulkhead/openai"
 	"bulkhead/rag"
@@ -114,7 +115,10 @@ func (db *DB) CreateVectorStore(ctx context.Context, s tenant.Scope, v rag.Store
 				return err
 			}
 		}
-		return t.attach(s.ProjectID(), files, q)
+		if err := t.attach(s.ProjectID(), files, q); err != nil {
+			return err
+		}
+		return t.audit(audit.VectorStoreCreated, v.ProjectID, v.ID)
 	})
 }
 
@@ -149,10 +153,15 @@ func (db *DB) UpdateVectorStore(ctx context.Context, s tenant.Scope, v rag.Store
 		if err != nil {
 			return err
 		}
-		if v, err = t.vectorStore(v.ID, s.ProjectID()); err != nil || expires.IsZero() {
+		if v, err = t.vectorStore(v.ID, s.ProjectID()); err != nil {
 			return err
 		}
-		return t.askUpkeep(tenant.Ingest, expires)
+		if !expires.IsZero() {
+			if err := t.askUpkeep(tenant.Ingest, expires); err != nil {
+				return err
+			}
+		}
+		return t.audit(audit.VectorStoreUpdated, v.ProjectID, v.ID)
 	})
 	return v, err
 }
@@ -165,8 +174,12 @@ const filesPerTurn = 20
 // time: from then on nothing is found in it, also where this does not get to its end.
 func (db *DB) DeleteVectorStore(ctx context.Context, s tenant.Scope, id string) error {
 	id = storable(id)
-	err := db.write(ctx, s, func(t *tx) error {
+	var of rag.Store
+	err := db.write(ctx, s, func(t *tx) (err error) {
 		if err := t.ownStore(id, s.ProjectID()); err != nil {
+			return err
+		}
+		if of, err = t.vectorStore(id, s.ProjectID()); err != nil {
 			return err
 		}
 		return must(t.exec(storeExpired, id))
@@ -187,7 +200,10 @@ func (db *DB) DeleteVectorStore(ctx context.Context, s tenant.Scope, id string) 
 		if err := must(t.exec(storeDeleted, id)); err != nil {
 			return err
 		}
-		return t.discard(id, "")
+		if err := t.discard(id, ""); err != nil {
+			return err
+		}
+		return t.audit(audit.VectorStoreDeleted, of.ProjectID, id)
 	})
 }
 

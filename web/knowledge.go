@@ -147,6 +147,12 @@ func (t *transfers) cancel(company string) {
 	}
 }
 
+func (t *transfers) open() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count
+}
+
 func (t *transfers) busy(company string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"bulkhead/audit"
 	"bulkhead/fault"
 	"bulkhead/rag"
 	"bulkhead/tenant"
@@ -112,6 +113,7 @@ func (g *Gateway) getFileContent(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.Audit.Read(audit.Proved(r.scope), "file")
 	h := &r.rc.Response.Header
 	if r.settings.Knowledge.Redirect {
 		url, err := g.Knowledge.Blobs.Link(r.ctx, r.scope, f.ID, f.Name)

@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 
+	"bulkhead/audit"
 	"bulkhead/fault"
 	"bulkhead/openai"
 	"bulkhead/rag"
@@ -237,6 +238,7 @@ func (g *Gateway) getStoreFileContent(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.Audit.Read(audit.Proved(r.scope), "vector_store_file")
 	page := textPage[textContent]{Object: "vector_store.file_content.page", Data: []textContent{}}
 	for {
 		some, err := g.Knowledge.Library.FileChunks(r.ctx, r.scope, h.StoreID, h.FileID, len(page.Data), chunksAtOnce)
