@@ -30,7 +30,7 @@ fmt:
 
 lint: $(STATICCHECK)
 	$(GO) vet ./...
-	$(GO) vet -tags isolation ./store/...
+	$(GO) vet -tags isolation ./store/... ./vector/...
 	$(STATICCHECK) ./...
 
 $(STATICCHECK):
@@ -53,8 +53,8 @@ test: build ## all tests, with the real SDKs and a real model; REQUIRE_SERVERS=1
 soak: build ## the same tests at the full figures, resumable; hours
 	SCALE=full SEED=$(SEED) REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 24h ./...
 
-isolation: ## take the company out of each statement in turn: the suite must notice, and row security must hold
-	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -tags isolation -run Isolation -v ./store | grep -v '^=== '
+isolation: ## take the company out of each statement in turn, and of the vector filter: the suites must notice, and row security must hold
+	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -tags isolation -run Isolation -v ./store ./vector | grep -v '^=== '
 
 FUZZTIME ?= 20s
 fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s)

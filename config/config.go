@@ -106,6 +106,43 @@ type Config struct {
 	// Default empty.
 	VaultNamespace string `yaml:"vault_namespace" restart:"yes"`
 
+	// The bucket for the companies' files, of any server that speaks S3:
+	// https://HOST[:PORT]/BUCKET[/PREFIX]. It must not keep versions of what is
+	// deleted. Empty: a folder in the data folder, for one gateway.
+	// Default empty.
+	S3URL string `yaml:"s3_url" restart:"yes"`
+
+	// Its region.
+	// Default us-east-1.
+	S3Region string `yaml:"s3_region" restart:"yes"`
+
+	// The key id of who may read, write, list and delete in the bucket.
+	// Default empty.
+	S3AccessKey string `yaml:"s3_access_key" restart:"yes"`
+
+	// The secret of s3_access_key.
+	// Default empty.
+	S3SecretKey Secret `yaml:"s3_secret_key" restart:"yes"`
+
+	// Whether a file is downloaded from S3 itself, at an address that is good for 5
+	// minutes, instead of through the gateway. Clients must reach s3_url then.
+	// Default false.
+	S3Redirect bool `yaml:"s3_redirect"`
+
+	// Milvus, which then searches the vectors of all companies: HOST:PORT, or an
+	// https URL. Needed for many vectors, or for many gateways that search the same
+	// ones often. Empty: searched in process.
+	// Default empty.
+	MilvusAddr string `yaml:"milvus_addr" restart:"yes"`
+
+	// Milvus' user; empty where it has none.
+	// Default empty.
+	MilvusUser string `yaml:"milvus_user" restart:"yes"`
+
+	// The password of milvus_user.
+	// Default empty.
+	MilvusPassword Secret `yaml:"milvus_password" restart:"yes"`
+
 	// auto makes a company to play with at the first start, and writes its keys
 	// to demo.json in the data folder, but only while listen is on loopback; off
 	// never does.
@@ -177,6 +214,10 @@ type Config struct {
 	Ledger Ledger `yaml:"ledger"`
 	// What holds for all budgets.
 	Budgets Budgets `yaml:"budgets"`
+	// Files and vector stores.
+	Knowledge Knowledge `yaml:"knowledge"`
+	// The operator's own service for embeddings, for companies that choose no model.
+	Embeddings Embeddings `yaml:"embeddings"`
 	// Calls to providers.
 	Upstream Upstream `yaml:"upstream"`
 	// Streamed answers on their way to the client.
@@ -184,8 +225,8 @@ type Config struct {
 
 	// Providers by NAME, added to the built-in ones or in place of the built-in
 	// one of the same name. NAME is the first half of a model "NAME/model": 1 to
-	// 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit; sandbox
-	// and agent are taken. In the environment the whole map is one value, as
+	// 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit; sandbox,
+	// agent and embeddings are taken. In the environment the whole map is one value, as
 	// YAML or JSON, and takes the place of the file's map.
 	// Default {}.
 	Providers map[string]Provider `yaml:"providers"`
@@ -253,6 +294,91 @@ type Budgets struct {
 	// it is booked whole. Only with redis_url.
 	// Default 30s, allowed 5s..10m.
 	Lease time.Duration `yaml:"lease" allowed:"5s..10m" restart:"yes"`
+}
+
+// Embeddings is the operator's own service for embeddings. What companies use of
+// it is on their ledgers.
+type Embeddings struct {
+	// Where /embeddings is in OpenAI's form: an http or https URL up to and without
+	// that. Empty: companies that choose no model are searched by words alone.
+	// Default empty.
+	BaseURL string `yaml:"base_url"`
+
+	// The model, as the service calls it.
+	// Default empty.
+	Model string `yaml:"model"`
+
+	// The service's key; empty where it takes none.
+	// Default empty.
+	APIKey Secret `yaml:"api_key"`
+
+	// What a company is billed, in millionths of a USD per million tokens; 0 is
+	// nothing.
+	// Default 0, allowed 0..1000000000.
+	Price int64 `yaml:"micro_usd_per_million_tokens" allowed:"0..1000000000" restart:"yes"`
+}
+
+// Knowledge is about files and vector stores.
+type Knowledge struct {
+	// How long a call of an agent waits for what it knows, beyond the time of the
+	// embedder. Then it goes on without, and says so.
+	// Default 150ms, allowed 1ms..10s.
+	Deadline time.Duration `yaml:"deadline" allowed:"1ms..10s" restart:"yes"`
+
+	// Vectors held in memory, all companies together, where milvus_addr is empty.
+	// Default 512MiB, allowed 1MiB..1024GiB.
+	VectorBytes Size `yaml:"vector_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
+	// Vectors of one company held in memory. A vector store that is larger is read
+	// from the database for each search.
+	// Default 128MiB, allowed 1MiB..1024GiB.
+	CompanyVectorBytes Size `yaml:"company_vector_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
+	// Largest file. It is never in memory as a whole.
+	// Default 512MiB, allowed 1KiB..5GiB.
+	FileBytes Size `yaml:"file_bytes" allowed:"1KiB..5GiB"`
+
+	// All files of one company.
+	// Default 20GiB, allowed 1KiB..1024GiB.
+	CompanyBytes Size `yaml:"company_bytes" allowed:"1KiB..1024GiB"`
+
+	// How many files one company has at most.
+	// Default 100000, allowed 1..10000000.
+	CompanyFiles int64 `yaml:"company_files" allowed:"1..10000000"`
+
+	// How many vector stores one company has at most.
+	// Default 1000, allowed 1..1000000.
+	CompanyStores int64 `yaml:"company_stores" allowed:"1..1000000"`
+
+	// How many files one vector store has at most.
+	// Default 10000, allowed 1..1000000.
+	StoreFiles int64 `yaml:"store_files" allowed:"1..1000000"`
+
+	// Files being received and sent at one time, all companies together. One that
+	// goes to S3 takes 5 MiB of memory.
+	// Default 64, allowed 1..10000.
+	Transfers int `yaml:"transfers" allowed:"1..10000"`
+
+	// The same of one company.
+	// Default 8, allowed 1..10000.
+	CompanyTransfers int `yaml:"company_transfers" allowed:"1..10000"`
+
+	// Files being taken into vector stores at one time by this gateway.
+	// Default 4, allowed 1..256.
+	Ingest int `yaml:"ingest" allowed:"1..256" restart:"yes"`
+
+	// The same of one company, by all gateways.
+	// Default 2, allowed 1..256.
+	CompanyIngest int `yaml:"company_ingest" allowed:"1..256" restart:"yes"`
+
+	// Memory of the process that reads a PDF, DOCX or HTML file; the file may be a
+	// quarter of it.
+	// Default 512MiB, allowed 64MiB..64GiB.
+	ParseMemory Size `yaml:"parse_memory" allowed:"64MiB..64GiB" restart:"yes"`
+
+	// Time that process may take.
+	// Default 30s, allowed 1s..10m.
+	ParseTime time.Duration `yaml:"parse_time" allowed:"1s..10m" restart:"yes"`
 }
 
 // Upstream is about calls to providers. Each timeout is of one attempt.
@@ -373,6 +499,7 @@ func Default() Config {
 		Data:             "./data",
 		VaultMount:       "secret",
 		VaultPrefix:      "bulkhead",
+		S3Region:         "us-east-1",
 		Demo:             "auto",
 		MaxBodyBytes:     20 * MiB,
 		BodyBytesTotal:   256 * MiB,
@@ -386,6 +513,22 @@ func Default() Config {
 		Limits:           Limits{ConcurrentRequests: 1000, ConcurrentTotal: 10000},
 		Ledger:           Ledger{Sync: "interval", JournalBytes: 1024 * MiB},
 		Budgets:          Budgets{DefaultMaxOutputTokens: 16384, Lease: 30 * time.Second},
+		Knowledge: Knowledge{
+			Deadline:           150 * time.Millisecond,
+			VectorBytes:        512 * MiB,
+			CompanyVectorBytes: 128 * MiB,
+			FileBytes:          512 * MiB,
+			CompanyBytes:       20 * 1024 * MiB,
+			CompanyFiles:       100_000,
+			CompanyStores:      1000,
+			StoreFiles:         10_000,
+			Transfers:          64,
+			CompanyTransfers:   8,
+			Ingest:             4,
+			CompanyIngest:      2,
+			ParseMemory:        512 * MiB,
+			ParseTime:          30 * time.Second,
+		},
 		Upstream: Upstream{
 			Connect: 5 * time.Second,
 			Header:  5 * time.Minute,

@@ -311,10 +311,13 @@ func TestWarnings(t *testing.T) {
 	f(func(c *Config) {
 		c.Providers = map[string]Provider{"b": {"custom", "http://10.0.0.1"}, "a": {"custom", "http://x"}, "c": {"custom", "http://127.0.0.2:1"}, "d": {"custom", "https://x"}}
 	}, "providers.a.", "providers.b.")
-	f(func(c *Config) { c.PostgresURL = NewSecret("postgres://u:p@h/d") }, "redis_url")
+	f(func(c *Config) { c.PostgresURL = NewSecret("postgres://u:p@h/d") }, "redis_url", "s3_url")
 	f(func(c *Config) {
 		c.PostgresURL, c.RedisURL = NewSecret("postgres://u:p@h/d"), NewSecret("redis://h:6379")
+		c.S3URL = "https://s3.example/bucket"
 	})
+	f(func(c *Config) { c.S3URL = "http://s3.example/bucket" }, "files travel in the clear")
+	f(func(c *Config) { c.S3URL = "http://127.0.0.1:7070/bucket" })
 	f(func(c *Config) { c.OTel.Endpoint = "http://collector:4318" })
 	f(func(c *Config) { c.OTel.Endpoint, c.OTel.Headers = "http://collector:4318", NewSecret("a=b") }, "otel.headers")
 	if err := os.WriteFile(filepath.Join(data, "demo.json"), nil, 0o600); err != nil {

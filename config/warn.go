@@ -31,6 +31,12 @@ func (c *Config) Warnings() []string {
 	if !c.PostgresURL.Empty() && c.RedisURL.Empty() {
 		warn("postgres_url is set and redis_url is not: each gateway counts limits and budgets for itself, which is right for one gateway only")
 	}
+	if !c.PostgresURL.Empty() && c.S3URL == "" {
+		warn("postgres_url is set and s3_url is not: files are kept in the data folder of the gateway that received them, which is right for one gateway only")
+	}
+	if inTheClear(c.S3URL) {
+		warn("s3_url is http to another machine: files travel in the clear")
+	}
 	var names []string
 	for name, one := range c.Providers {
 		if inTheClear(one.BaseURL) {

@@ -13,7 +13,7 @@ import (
 
 var (
 	companyLoaded = statement{"company_loaded",
-		`SELECT name, status, limits, generation, created_at, degraded_nano, degraded_requests FROM company WHERE company_id = $1`}
+		`SELECT name, status, limits, generation, created_at, degraded_nano, degraded_requests, embedding_model FROM company WHERE company_id = $1`}
 	degradedSet = statement{"degraded_set",
 		`UPDATE company SET degraded_nano = $2, degraded_requests = $3 WHERE company_id = $1`}
 	companyInserted = statement{"company_inserted",
@@ -39,7 +39,7 @@ const companyRows = `SELECT company_id, name, status, created_at FROM company WH
 func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) error {
 	return db.read(ctx, id, func(t *tx) error {
 		err := t.one(companyLoaded, []any{&c.Name, &c.Status, object{&c.Limits}, &c.Generation, moment{&c.CreatedAt},
-			&c.Degraded.Nano, &c.Degraded.Requests})
+			&c.Degraded.Nano, &c.Degraded.Requests, &c.EmbeddingModel})
 		if err != nil || c.Status == tenant.Erased {
 			return err
 		}
@@ -67,6 +67,9 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 		}
 		c.HasAlerts = alerts > 0
 		if c.Prices, err = t.prices(pricesLoaded); err != nil {
+			return err
+		}
+		if c.Agents, c.Contexts, err = t.agents(); err != nil {
 			return err
 		}
 		c.Providers = nil

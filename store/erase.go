@@ -18,6 +18,27 @@ type companyTable struct {
 // which none is referred to by a later one. The table company is the only
 // other one with a company's rows: its row stays as the tombstone.
 var companyTables = []companyTable{
+	{"keyword_segment",
+		statement{"keyword_segment_empty", `DELETE FROM keyword_segment WHERE company_id = $1`},
+		statement{"keyword_segment_count", `SELECT count(*) FROM keyword_segment WHERE company_id = $1`}},
+	{"chunk",
+		statement{"chunk_empty", `DELETE FROM chunk WHERE company_id = $1`},
+		statement{"chunk_count", `SELECT count(*) FROM chunk WHERE company_id = $1`}},
+	{"store_file",
+		statement{"store_file_empty", `DELETE FROM store_file WHERE company_id = $1`},
+		statement{"store_file_count", `SELECT count(*) FROM store_file WHERE company_id = $1`}},
+	{"file_batch",
+		statement{"file_batch_empty", `DELETE FROM file_batch WHERE company_id = $1`},
+		statement{"file_batch_count", `SELECT count(*) FROM file_batch WHERE company_id = $1`}},
+	{"vector_store",
+		statement{"vector_store_empty", `DELETE FROM vector_store WHERE company_id = $1`},
+		statement{"vector_store_count", `SELECT count(*) FROM vector_store WHERE company_id = $1`}},
+	{"discard",
+		statement{"discard_empty", `DELETE FROM discard WHERE company_id = $1`},
+		statement{"discard_count", `SELECT count(*) FROM discard WHERE company_id = $1`}},
+	{"file",
+		statement{"file_empty", `DELETE FROM file WHERE company_id = $1`},
+		statement{"file_count", `SELECT count(*) FROM file WHERE company_id = $1`}},
 	{"entry",
 		statement{"entry_empty", `DELETE FROM entry WHERE company_id = $1`},
 		statement{"entry_count", `SELECT count(*) FROM entry WHERE company_id = $1`}},
@@ -69,6 +90,15 @@ var companyTables = []companyTable{
 	{"project",
 		statement{"project_empty", `DELETE FROM project WHERE company_id = $1`},
 		statement{"project_count", `SELECT count(*) FROM project WHERE company_id = $1`}},
+	{"agent_version",
+		statement{"agent_version_empty", `DELETE FROM agent_version WHERE company_id = $1`},
+		statement{"agent_version_count", `SELECT count(*) FROM agent_version WHERE company_id = $1`}},
+	{"agent",
+		statement{"agent_empty", `DELETE FROM agent WHERE company_id = $1`},
+		statement{"agent_count", `SELECT count(*) FROM agent WHERE company_id = $1`}},
+	{"context",
+		statement{"context_empty", `DELETE FROM context WHERE company_id = $1`},
+		statement{"context_count", `SELECT count(*) FROM context WHERE company_id = $1`}},
 	{"budget",
 		statement{"budget_empty", `DELETE FROM budget WHERE company_id = $1`},
 		statement{"budget_count", `SELECT count(*) FROM budget WHERE company_id = $1`}},
@@ -109,7 +139,7 @@ func companyTableNames() []string {
 
 var companyTombstoned = statement{"company_tombstoned",
 	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4,
-		rolled_until = 0, degraded_nano = 0, degraded_requests = 0
+		rolled_until = 0, degraded_nano = 0, degraded_requests = 0, embedding_model = ''
 	WHERE company_id = $1`}
 
 // EraseCompany implements web.Registry. The audit rows go with the company;

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	projectRows = `SELECT id, name, created_at, archived_at, limits, permission_mode, permission_models
+	projectRows = `SELECT id, name, created_at, archived_at, limits, permission_mode, permission_models, default_agent
 	FROM project WHERE company_id = $1`
 	projectFilter = ` AND (archived_at = 0 OR $7 = 1)`
 )
@@ -37,6 +37,9 @@ var (
 		`UPDATE project SET permission_mode = $3, permission_models = $4
 		WHERE company_id = $1 AND id = $2 AND archived_at = 0`}
 
+	defaultAgentSet = statement{"default_agent_set",
+		`UPDATE project SET default_agent = $3 WHERE company_id = $1 AND id = $2 AND archived_at = 0`}
+
 	modelLimitsOfCompany = statement{"model_limits_of_company",
 		`SELECT project_id, model, limits FROM model_limit WHERE company_id = $1`}
 	modelLimitsOfProject = statement{"model_limits_of_project",
@@ -50,7 +53,7 @@ var (
 
 func scanProject(r row) (p tenant.Project, err error) {
 	err = r.Scan(&p.ID, &p.Name, moment{&p.CreatedAt}, moment{&p.ArchivedAt}, object{&p.Limits},
-		&p.Permission.Mode, object{&p.Permission.Models})
+		&p.Permission.Mode, object{&p.Permission.Models}, &p.DefaultAgent)
 	return p, err
 }
 

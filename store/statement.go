@@ -59,6 +59,9 @@ func Statements() []string {
 // with the source.
 func companyStatements() []statement {
 	all := []statement{
+		agentDeleted, agentInserted, agentLeft, agentOne, agentOwned, agentUpdated, agentVersionInserted, agentVersionsOf, agentVersionsOld, agentsHeld, agentsLoaded,
+		contextDeleted, contextInserted, contextOne, contextUpdated, contextsLoaded, defaultAgentSet, embeddingModelSet,
+		fileTracked, segmentOne, segmentPut,
 		alertDeleted, alertEventInserted, alertEventNext, alertEventTried, alertEventsDeleted, alertEventsDue, alertEventsOf, alertEventsOld,
 		alertInserted, alertOne, alertUpdated, alertsAll, alertsCounted,
 		auditAll, auditHeadBegun, auditHeadOne, auditHeadSet, auditHeadTaken, auditInserted, auditKeysFound, auditLinked,
@@ -89,8 +92,16 @@ func companyStatements() []statement {
 		personByEmail, personDeleted, personInserted, personOne, personPasswordSet, personsOfGroup,
 		roleDeleted, roleInserted, roleOne, roleUpdated, rolesAll,
 		sessionEnded, sessionInserted, sessionOne, sessionSeen, sessionsEnded, sessionsOfUser, sessionsOver,
+		fileDeleted, fileInserted, fileOne, fileOwned, fileReady, fileStores, filesExpired, filesHeld,
+		batchesDeleted, storeCounted, storeDeleted, storeExpired, storeFileIDs, storeInserted, storeOne, storeOwned, storeTouched, storeBumped,
+		storeUpdated, storesAll, storesHeld, storesPast,
+		batchCancelled, batchCounted, batchInserted, batchOne, heldAttributes, heldCancelled, heldContents, heldCounted, heldDeleted,
+		heldOfBatch, heldOne, heldPut,
+		chunkOne, chunkPut, chunksRead, chunksSeen, chunksTrimmed,
+		discardDone, discardDue, discardMoved, discardPut, discardTaken, heldRenewed, jobDue, jobFailed, jobFinished, jobRenewed,
+		jobRetried, jobTaken, jobsHeld, jobsNext, storeRenewed, storeShown, storeStale,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, inviteList, keyList, personList, projectList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, agentList, contextList, alertList, auditList, entryList, fileList, heldList, inviteList, keyList, personList, projectList, storeList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {
@@ -102,7 +113,7 @@ func companyStatements() []statement {
 func globalStatements() []globalStatement {
 	return []globalStatement{
 		actHeadBegun, actHeadOne, actHeadSet, actHeadTaken, actInserted, actLinked, actLinks, actPlaces, actsAll,
-		installationInserted, installationOne,
+		installationInserted, installationOne, installationSet,
 		changeCounted, changePut, changesSince,
 		migrationRecorded, migrationTable, migrationsApplied,
 		operatorPriceDeleted, operatorPricePut, operatorPricesAll,

@@ -165,6 +165,22 @@ func (t *tx) one(st anyStatement, dest []any, args ...any) error {
 	return nil
 }
 
+// only returns the only row of a statement. Without a row it returns errNoRow.
+func only[T any](t *tx, st anyStatement, scan func(row) (T, error), args ...any) (v T, err error) {
+	n := 0
+	err = t.query(st, func(r row) error { n++; v, err = scan(r); return err }, args...)
+	switch {
+	case err != nil:
+		return v, err
+	case n == 0:
+		return v, errNoRow
+	case n > 1:
+		name, _, _ := st.bind(t, args)
+		return v, fmt.Errorf("statement %q found %d rows instead of one", name, n)
+	}
+	return v, nil
+}
+
 func (t *tx) bind(st anyStatement, args []any) (name string, text sqlText, all []any) {
 	t.executed.Add(1)
 	return st.bind(t, args)

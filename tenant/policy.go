@@ -52,11 +52,15 @@ type Company struct {
 	Limits     Limits
 	Projects   map[string]*Project
 	Routes     map[string]*Route
-	Budgets    []*Budget // all, the operator's ceiling included; none is changed
-	Calendar   *Calendar // of the company's budgets
-	HasAlerts  bool      // there are spend alerts
-	Prices     []Price   // by provider and model
-	Degraded   Allowance // what may be used while nobody can count
+	Budgets    []*Budget         // all, the operator's ceiling included; none is changed
+	Calendar   *Calendar         // of the company's budgets
+	HasAlerts  bool              // there are spend alerts
+	Prices     []Price           // by provider and model
+	Degraded   Allowance         // what may be used while nobody can count
+	Agents     map[string]*Agent // by slug
+	Contexts   string            // what agents are told of the company: see JoinContexts
+	// EmbeddingModel makes the company's vectors, "" the gateway's own.
+	EmbeddingModel string
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string
@@ -82,6 +86,9 @@ type Project struct {
 	Limits     Limits    // of the project as a whole
 	Models     map[string]Limits
 	Permission ModelPermission
+	// DefaultAgent is the id of the agent whose instructions and knowledge calls get
+	// that name a model; "" for none.
+	DefaultAgent string
 }
 
 // ModelLimits returns the limits of one model within the project; ok is false

@@ -21,6 +21,7 @@ const (
 	CheckAlerts = "alert"   // compare spending with the thresholds of alerts
 	Deliver     = "webhook" // send what is due to webhooks
 	SweepKept   = "kept"    // delete calls with an Idempotency-Key whose time is over
+	Ingest      = "ingest"  // take files into vector stores, and remove what was deleted
 )
 
 // Background opens the company of u for the work. Nobody is shown what comes of
@@ -43,5 +44,5 @@ func (d *Directory) Background(ctx context.Context, u Upkeep) (Scope, error) {
 
 // background is the scope of no key.
 func (d *Directory) background(c *Company) Scope {
-	return Scope{&access{company: c, limits: d.limits(c, nil, nil), minter: d.minter}}
+	return Scope{&access{company: c, limits: d.limits(c, nil, nil), budgets: c.budgetsOf(nil, nil), minter: d.minter}}
 }

@@ -24,12 +24,24 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
-	"/v1/images/generations":   func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
-	"/v1/images/edits":         func(*side) any { return formBody{"model", "shared", "prompt", "Hello", "image@", "png"} },
-	"/v1/images/variations":    func(*side) any { return formBody{"model", "shared", "image@", "png"} },
-	"/v1/audio/speech":         func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
-	"/v1/audio/transcriptions": func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
-	"/v1/audio/translations":   func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/images/generations":          func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
+	"/v1/images/edits":                func(*side) any { return formBody{"model", "shared", "prompt", "Hello", "image@", "png"} },
+	"/v1/images/variations":           func(*side) any { return formBody{"model", "shared", "image@", "png"} },
+	"/v1/audio/speech":                func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
+	"/v1/audio/transcriptions":        func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/audio/translations":          func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/files":                       func(s *side) any { return aFile(s) },
+	"/v1/vector_stores":               named,
+	"/v1/vector_stores/{store}":       named,
+	"/v1/vector_stores/{store}/files": func(s *side) any { return map[string]any{"file_id": s.stable["file"+s.ProjectID]} },
+	"/v1/vector_stores/{store}/files/{file}": func(s *side) any {
+		return map[string]any{"attributes": map[string]any{"category": "same"}}
+	},
+	"/v1/vector_stores/{store}/search": func(s *side) any { return map[string]any{"query": "Same name"} },
+	"/v1/vector_stores/{store}/file_batches": func(s *side) any {
+		return map[string]any{"file_ids": []string{s.stable["file"+s.ProjectID]}}
+	},
+	"/v1/vector_stores/{store}/file_batches/{batch}/cancel": empty,
 
 	"/v1/organization/projects":                                               named,
 	"/v1/organization/projects/{project}":                                     named,
@@ -71,6 +83,15 @@ var bodies = map[string]func(s *side) any{
 
 	"/v1/organization/prices": func(s *side) any { return priceOf("up", foreignRoute(s)) },
 	"/admin/prices":           func(s *side) any { return priceOf("up", "everybody's") },
+	"/v1/agents":              func(*side) any { return sharedAgent },
+	"/v1/agents/{agent}":      func(*side) any { return map[string]any{"instructions": "Be brief."} },
+	"/v1/organization/projects/{project}/default_agent": func(s *side) any {
+		return map[string]any{"agent": s.stable["agent"+s.projects[0]]}
+	},
+	"/v1/organization/contexts":           func(*side) any { return aContext },
+	"/v1/organization/contexts/{context}": func(*side) any { return map[string]any{"text": "We are brief."} },
+	"/v1/organization/embeddings":         func(*side) any { return map[string]any{"model": nil} },
+	"/admin/knowledge":                    func(s *side) any { return map[string]any{"company": s.ID} },
 
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies":                   named,
@@ -78,6 +99,11 @@ var bodies = map[string]func(s *side) any{
 	"/admin/companies/{company}/resume":  empty,
 	"/admin/companies/{company}/erase":   empty,
 }
+
+var (
+	sharedAgent = map[string]any{"model": "up/ok", "name": "Same agent", "shared": true}
+	aContext    = map[string]any{"kind": "rules", "text": "Be kind."}
+)
 
 // What a budget, a limit and an alert are made with that nothing here reaches.
 func userBudget(name string) any {
@@ -174,6 +200,9 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 	case strings.HasPrefix(p, "/v1/organization/"), strings.HasPrefix(p, "/v1/projects/{project}/"):
 		return []tenant.KeyKind{tenant.KeyAdmin, tenant.KeySession}, true
 	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"):
+		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin, tenant.KeySession}, true
+	case p == "/v1/agents", strings.HasPrefix(p, "/v1/agents/"),
+		p == "/v1/files", strings.HasPrefix(p, "/v1/files/"), p == "/v1/vector_stores", strings.HasPrefix(p, "/v1/vector_stores/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin, tenant.KeySession}, true
 	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p),
 		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"):
@@ -333,6 +362,9 @@ func (w *world) one(t *testing.T, r web.Route, ops bool, c caller, own, foreign 
 				w.path = values[:i]
 				values[i] = objects[kind].make(t, w, own, project)
 			}
+			if i == 0 {
+				project = values[0] // or the store that what follows is in
+			}
 		}
 	}
 	var body any
@@ -481,12 +513,23 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
 			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "prices": "price", "audit_logs": "audit row",
+			"agents": "agent", "contexts": "context",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 			"users": kindOfObject(r.Pattern+"/{user}", "user"), "groups": kindOfObject(r.Pattern+"/{group}", "group"),
 			"roles": kindOfObject(r.Pattern+"/{role}", "role"), "invites": "invite",
 		}[last]
 		if strings.Contains(r.Pattern, "{user}") || strings.Contains(r.Pattern, "{group}") {
 			continue // few, and read in one piece
+		}
+		parent := []string{a.ProjectID}
+		switch {
+		case r.Pattern == "/v1/files":
+			kind = "file"
+		case r.Pattern == "/v1/vector_stores":
+			kind = "store"
+		case strings.HasPrefix(r.Pattern, "/v1/vector_stores/{store}/") && last == "files":
+			kind = "store file"
+			parent = []string{a.stable["store"+a.ProjectID], a.stable["batch"+a.ProjectID]}
 		}
 		if r.Ops || r.Method != http.MethodGet || kind == "" {
 			continue
@@ -497,7 +540,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		}
 		for _, name := range []string{"after", "before"} {
 			at := func(cursor string) string {
-				path := w.g.URL + fill(r.Pattern, []string{a.ProjectID}) + "?" + name + "=" + url.QueryEscape(cursor)
+				path := w.g.URL + fill(r.Pattern, parent) + "?" + name + "=" + url.QueryEscape(cursor)
 				return plain(ask(t, r.Method, path, a.AdminKey, nil).want(t, r.Pattern+"?"+name+"=", http.StatusBadRequest), []string{cursor})
 			}
 			random := likeness(id)

@@ -99,7 +99,9 @@ func (w *world) newSide(t *testing.T, letter string) *side {
 			if _, later := peopleObjects[name]; later || dependentObjects[name].make != nil {
 				continue
 			}
-			s.stable[name+project] = o.make(t, w, s, project)
+			if s.stable[name+project] == "" { // not made for another one
+				s.stable[name+project] = o.make(t, w, s, project)
+			}
 		}
 	}
 	w.stablePeople(t, s)
@@ -228,6 +230,14 @@ var objects = map[string]object{
 		w.g.call(t, http.MethodPut, w.g.OpsURL+"/admin/companies/"+id+"/ceiling", w.g.Operator, ceiling, nil)
 		return id
 	}},
+	"agent": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		var o struct{ ID string }
+		w.g.call(t, http.MethodPost, w.g.URL+"/v1/agents", s.APIKey, sharedAgent, &o)
+		return o.ID
+	}},
+	"context": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/contexts", aContext)
+	}},
 	"budget": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		return w.create(t, s, "/budgets", userBudget(likeness("someone_00000000")))
 	}},
@@ -237,6 +247,10 @@ var objects = map[string]object{
 	"project alert": {true, func(t *testing.T, w *world, s *side, project string) string {
 		return w.create(t, s, "/projects/"+project+"/spend_alerts", spendAlert(s))
 	}},
+	"file":       {false, func(t *testing.T, w *world, s *side, _ string) string { return w.upload(t, s) }},
+	"store":      {false, makeStore},
+	"store file": {false, makeStoreFile},
+	"batch":      {false, makeBatch},
 	"archived project": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		id := w.create(t, s, "/projects", map[string]any{"name": "Default project"})
 		if w.asking != nil { // who may archive one project must be able to do so with this one
@@ -257,6 +271,8 @@ func kindOfObject(pattern, param string) string {
 		return "admin key"
 	case param == "project" && strings.HasSuffix(pattern, "/archive"):
 		return "archived project"
+	case param == "file" && strings.Contains(pattern, "/vector_stores/"):
+		return "store file"
 	case param == "alert" && strings.Contains(pattern, "/projects/"):
 		return "project alert"
 	}
@@ -312,6 +328,7 @@ func (s *side) ids() []string {
 func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 	t.Helper()
 	w.written(t)
+	w.takenIn(t, s)
 	shown := map[string]string{}
 	for _, r := range web.Routes() {
 		if r.Ops || r.Method != http.MethodGet || !slices.Contains(r.Keys, tenant.KeyAdmin) {

@@ -49,6 +49,7 @@ var homeOf = map[string]string{
 	"github.com/golang-jwt/jwt":           "tenant",
 	"github.com/hashicorp/vault":          "keystore",
 	"github.com/jackc/pgx":                "store",
+	"github.com/ledongthuc/pdf":           "rag",
 	"github.com/milvus-io":                "vector",
 	"github.com/minio/minio-go":           "blob",
 	"github.com/prometheus/client_golang": "web",
@@ -56,6 +57,7 @@ var homeOf = map[string]string{
 	"github.com/tiktoken-go/tokenizer":    "provider",
 	"github.com/valyala/fasthttp":         "web",
 	"go.opentelemetry.io":                 "web cmd/gateway",
+	"google.golang.org/grpc":              "vector",
 	"modernc.org/sqlite":                  "store",
 }
 

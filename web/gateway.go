@@ -28,6 +28,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/rag"
 	"bulkhead/router"
 	"bulkhead/tenant"
 )
@@ -46,14 +47,18 @@ type Parts struct {
 	WebhookKey []byte
 	// Kept and Sealer are what Idempotency-Key needs; nil: the header has no effect
 	// here and is passed on.
-	Kept     KeptCalls
-	Sealer   Sealer
-	Limiter  limiter.Limiter
-	Ledger   *ledger.Ledger
-	Prices   *ledger.Prices
-	Log      *slog.Logger
-	Tracer   trace.Tracer // nil: no spans
-	Settings Settings
+	Kept      KeptCalls
+	Sealer    Sealer
+	Limiter   limiter.Limiter
+	Ledger    *ledger.Ledger
+	Prices    *ledger.Prices
+	Log       *slog.Logger
+	Tracer    trace.Tracer // nil: no spans
+	Agents    AgentStore
+	Retriever *rag.Retriever // finds what agents know; nil: nothing
+	Settings  Settings
+	// Knowledge is what files and vector stores need; nil: there are none.
+	Knowledge *Knowledge
 }
 
 // Settings are what a reload may change. They are one immutable snapshot: a
@@ -62,6 +67,8 @@ type Settings struct {
 	Router   *router.Router
 	Upstream *provider.Client
 	Vendors  map[string]*provider.Vendor
+	// Embeddings is the operator's service; nil: there is none.
+	Embeddings *EmbeddingsService
 
 	MaxBody          int64 // bytes of one request's body
 	MaxAnswer        int64 // bytes of one answer that is not a stream
@@ -86,7 +93,8 @@ type Settings struct {
 
 	DefaultMaxOutput int64 // tokens; see provider.BoundRules
 
-	Drain bool // calls are drained when their client leaves, unless the route's target says otherwise
+	Drain     bool // calls are drained when their client leaves, unless the route's target says otherwise
+	Knowledge KnowledgeSettings
 
 	CompanyBaseURLs bool // companies may choose addresses
 	AllowPrivate    bool // and these may be private: laboratories only
@@ -101,6 +109,10 @@ type Gateway struct {
 	ops      *routeTable
 	load     *load
 	exports  exports
+	master   master
+
+	// files that are being received and sent
+	transfers transfers
 
 	public, operators *fasthttp.Server
 	metrics           *metrics
@@ -161,7 +173,7 @@ func (g *Gateway) PolicyChanged(company string) bool {
 	if company == tenant.OperatorPrices {
 		return g.operatorPricesChanged()
 	}
-	if !g.load.busy(company) && !g.metrics.has(company) {
+	if !g.busy(company) && !g.metrics.has(company) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
@@ -182,14 +194,26 @@ func (g *Gateway) PolicyChanged(company string) bool {
 		if g.Sealer != nil {
 			g.Sealer.Forget(company)
 		}
+		if g.Retriever != nil {
+			g.Retriever.Forget(company)
+		}
 		g.metrics.forget(company)
 	}
 	g.metrics.renew(company)
 	return true
 }
 
-// EndCompany cancels what is under way for a company and reports how much.
-func (g *Gateway) EndCompany(company string) int { return g.load.cancel(company) }
+// busy reports whether something is under way here for a company.
+func (g *Gateway) busy(company string) bool {
+	return g.load.busy(company) || g.transfers.busy(company) || g.Knowledge != nil && g.Knowledge.Ingest.Busy(company)
+}
+
+// EndCompany cancels what is under way for a company and reports how many calls
+// that were.
+func (g *Gateway) EndCompany(company string) int {
+	g.endKnowledge(company)
+	return g.load.cancel(company)
+}
 
 // Serve answers on the public listener until Shutdown.
 func (g *Gateway) Serve(l net.Listener) error { return g.public.Serve(l) }
@@ -257,6 +281,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	go g.unasked.hurry(closed)
 	err := g.public.ShutdownWithContext(ctx)
 	close(closed)
+	g.transfers.cancel("")
 	if n := g.load.cancelAll(); n > 0 {
 		g.Log.Warn("calls are cut off at shutdown", "calls", n)
 	}

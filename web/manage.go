@@ -16,6 +16,7 @@ import (
 	"bulkhead/fault"
 	"bulkhead/keystore"
 	"bulkhead/openai"
+	"bulkhead/rag"
 	"bulkhead/tenant"
 )
 
@@ -88,11 +89,6 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if rt.method == fasthttp.MethodPost || rt.method == fasthttp.MethodPut {
-		if r.body, err = readSmall(r.rc); err != nil {
-			return nil, err
-		}
-	}
 	return rt.manage(g, r)
 }
 
@@ -147,10 +143,17 @@ func known(err error) error {
 	switch {
 	case errors.Is(err, tenant.ErrNotFound), errors.Is(err, keystore.ErrNotFound):
 		return errNoObject
+	case isNoFile(err):
+		return errNoObject
 	case errors.Is(err, keystore.ErrConflict):
 		return fault.New(fault.Conflict, "Somebody else changed this at the same time. Try again.")
 	}
 	return err
+}
+
+func isNoFile(err error) bool {
+	_, ok := errors.AsType[*rag.NoFileError](err)
+	return ok
 }
 
 var errNoObject = fault.New(fault.NotFound, "No such object, or it is not yours.").WithCode("not_found")
@@ -196,15 +199,18 @@ func (r *request) page(limit, most int) (openai.Page, error) {
 	return openai.ParsePage(r.query, limit, most)
 }
 
-// decode reads the body into v. A field that v does not have is an error that
+// decode reads the body, which may be read once, into v. A field that v does not have is an error that
 // names it: nothing a client asks for is dropped in silence.
-func (r *request) decode(v any) error {
+func (r *request) decode(v any) (err error) {
+	if r.body, err = readSmall(r.rc); err != nil {
+		return err
+	}
 	if len(bytes.TrimSpace(r.body)) == 0 {
 		r.body = []byte("{}")
 	}
 	d := json.NewDecoder(bytes.NewReader(r.body))
 	d.DisallowUnknownFields()
-	err := d.Decode(v)
+	err = d.Decode(v)
 	if err == nil {
 		if _, err := d.Token(); err != io.EOF {
 			return fault.New(fault.Invalid, "There is more in the body than one JSON object.")

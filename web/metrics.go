@@ -25,20 +25,22 @@ type metrics struct {
 	inFlight prometheus.Gauge
 	replays  prometheus.Counter
 
-	calls     *prometheus.CounterVec
-	tokens    *prometheus.CounterVec
-	spend     *prometheus.CounterVec
-	unpriced  *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	firstByte *prometheus.HistogramVec
-	overhead  *prometheus.HistogramVec
-	rejected  *prometheus.CounterVec
-	attempts  *prometheus.CounterVec
-	manage    *prometheus.CounterVec
-	marked    *prometheus.CounterVec
-	hold      prometheus.Histogram
-	projects  *prometheus.CounterVec
-	violated  *prometheus.CounterVec
+	calls        *prometheus.CounterVec
+	tokens       *prometheus.CounterVec
+	spend        *prometheus.CounterVec
+	unpriced     *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	firstByte    *prometheus.HistogramVec
+	overhead     *prometheus.HistogramVec
+	rejected     *prometheus.CounterVec
+	attempts     *prometheus.CounterVec
+	manage       *prometheus.CounterVec
+	marked       *prometheus.CounterVec
+	hold         prometheus.Histogram
+	retrieval    prometheus.Histogram
+	notRetrieved prometheus.Counter
+	projects     *prometheus.CounterVec
+	violated     *prometheus.CounterVec
 
 	mu        sync.RWMutex
 	companies map[string]*metricCompany // by id, those of the last minutes
@@ -107,6 +109,11 @@ func newMetrics(g *Gateway) *metrics {
 	m.hold = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bulkhead_hold_seconds", Help: "What it takes to hold limits and budgets for an attempt.",
 		Buckets: []float64{.00001, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 10}})
 	m.registry.MustRegister(m.hold)
+	m.retrieval = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bulkhead_retrieval_seconds", Help: "What it takes to find passages for a call, the embedder included.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}})
+	m.notRetrieved = prometheus.NewCounter(prometheus.CounterOpts{Name: "bulkhead_retrieval_incomplete_total",
+		Help: "Calls of agents for which not all of their knowledge could be searched in time."})
+	m.registry.MustRegister(m.retrieval, m.notRetrieved)
 	m.rejected = counter("bulkhead_rejections_total", "Requests the gateway refused itself, by the code of the error, or budget_held.", "code")
 	m.replays = prometheus.NewCounter(prometheus.CounterOpts{Name: "bulkhead_idempotent_replays_total", Help: "Calls answered with what the first one with their Idempotency-Key was answered."})
 	m.registry.MustRegister(m.replays)
@@ -118,7 +125,7 @@ func newMetrics(g *Gateway) *metrics {
 		m.violated.WithLabelValues(what)
 	}
 	m.budgets.init(m)
-	m.registry.MustRegister(&m.budgets, newState(g))
+	m.registry.MustRegister(&m.budgets, newState(g), newKnowledgeState(g))
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "bulkhead_audit_lost_total",
 		Help: "Refusals and reads that no audit row tells of, for want of room."}, func() float64 { return float64(g.Audit.Stats().Lost) }))
 	gauge("bulkhead_config_last_reload_successful", "1 unless the last reload of the configuration failed.", func() float64 {
@@ -308,9 +315,13 @@ func refusal(err error) string {
 const (
 	foreignTarget     = "target"
 	foreignCredential = "credential"
+	foreignVector     = "vector"
 )
 
-var violations = []string{foreignTarget, foreignCredential}
+var violations = []string{foreignTarget, foreignCredential, foreignVector}
+
+// ForeignVector counts that a vector of another company was found.
+func (g *Gateway) ForeignVector() { g.metrics.violation(foreignVector) }
 
 // violation counts that something of another company was met.
 func (m *metrics) violation(what string) { m.violated.WithLabelValues(what).Inc() }

@@ -54,6 +54,48 @@ var publicRoutes = []route{
 	{"GET", "/v1/models", project | managing, tenant.ModelRequest, 0, (*Gateway).listModels},
 	{"GET", "/v1/models/{model...}", project | managing, tenant.ModelRequest, 0, (*Gateway).getModel},
 
+	{"GET", "/v1/agents", project | managing, tenant.ModelRequest, 0, (*Gateway).listAgents},
+	{"POST", "/v1/agents", project | managing, tenant.ModelRequest, 0, (*Gateway).createAgent},
+	{"GET", "/v1/agents/{agent}", project | managing, tenant.ModelRequest, 0, (*Gateway).getAgent},
+	{"POST", "/v1/agents/{agent}", project | managing, tenant.ModelRequest, 0, (*Gateway).updateAgent},
+	{"DELETE", "/v1/agents/{agent}", project | managing, tenant.ModelRequest, 0, (*Gateway).deleteAgent},
+	{"GET", "/v1/agents/{agent}/versions", project | managing, tenant.ModelRequest, 0, (*Gateway).listAgentVersions},
+
+	{"GET", "/v1/organization/contexts", managing, tenant.ProjectsRead, 0, (*Gateway).listContexts},
+	{"POST", "/v1/organization/contexts", managing, tenant.ProjectsWrite, 0, (*Gateway).createContext},
+	{"GET", "/v1/organization/contexts/{context}", managing, tenant.ProjectsRead, 0, (*Gateway).getContext},
+	{"POST", "/v1/organization/contexts/{context}", managing, tenant.ProjectsWrite, 0, (*Gateway).updateContext},
+	{"DELETE", "/v1/organization/contexts/{context}", managing, tenant.ProjectsWrite, 0, (*Gateway).deleteContext},
+
+	{"GET", "/v1/organization/embeddings", managing, tenant.CredentialWrite, 0, (*Gateway).getEmbeddings},
+	{"POST", "/v1/organization/embeddings", managing, tenant.CredentialWrite, 0, (*Gateway).setEmbeddings},
+
+	{"GET", "/v1/organization/projects/{project}/default_agent", managing, tenant.ProjectsRead, 0, (*Gateway).getDefaultAgent},
+	{"POST", "/v1/organization/projects/{project}/default_agent", managing, tenant.ProjectsWrite, 0, (*Gateway).setDefaultAgent},
+	{"DELETE", "/v1/organization/projects/{project}/default_agent", managing, tenant.ProjectsWrite, 0, (*Gateway).deleteDefaultAgent},
+
+	{"GET", "/v1/files", project | managing, tenant.ModelRequest, 0, (*Gateway).listFiles},
+	{"POST", "/v1/files", project | managing, tenant.ModelRequest, 0, (*Gateway).createFile},
+	{"GET", "/v1/files/{file}", project | managing, tenant.ModelRequest, 0, (*Gateway).getFile},
+	{"DELETE", "/v1/files/{file}", project | managing, tenant.ModelRequest, 0, (*Gateway).deleteFile},
+	{"GET", "/v1/files/{file}/content", project | managing, tenant.ModelRequest, 0, (*Gateway).getFileContent},
+	{"GET", "/v1/vector_stores", project | managing, tenant.ModelRequest, 0, (*Gateway).listVectorStores},
+	{"POST", "/v1/vector_stores", project | managing, tenant.ModelRequest, 0, (*Gateway).createVectorStore},
+	{"GET", "/v1/vector_stores/{store}", project | managing, tenant.ModelRequest, 0, (*Gateway).getVectorStore},
+	{"POST", "/v1/vector_stores/{store}", project | managing, tenant.ModelRequest, 0, (*Gateway).updateVectorStore},
+	{"DELETE", "/v1/vector_stores/{store}", project | managing, tenant.ModelRequest, 0, (*Gateway).deleteVectorStore},
+	{"POST", "/v1/vector_stores/{store}/search", project | managing, tenant.ModelRequest, 0, (*Gateway).searchVectorStore},
+	{"GET", "/v1/vector_stores/{store}/files", project | managing, tenant.ModelRequest, 0, (*Gateway).listStoreFiles},
+	{"POST", "/v1/vector_stores/{store}/files", project | managing, tenant.ModelRequest, 0, (*Gateway).attachFile},
+	{"GET", "/v1/vector_stores/{store}/files/{file}", project | managing, tenant.ModelRequest, 0, (*Gateway).getStoreFile},
+	{"POST", "/v1/vector_stores/{store}/files/{file}", project | managing, tenant.ModelRequest, 0, (*Gateway).updateStoreFile},
+	{"DELETE", "/v1/vector_stores/{store}/files/{file}", project | managing, tenant.ModelRequest, 0, (*Gateway).detachFile},
+	{"GET", "/v1/vector_stores/{store}/files/{file}/content", project | managing, tenant.ModelRequest, 0, (*Gateway).getStoreFileContent},
+	{"POST", "/v1/vector_stores/{store}/file_batches", project | managing, tenant.ModelRequest, 0, (*Gateway).createBatch},
+	{"GET", "/v1/vector_stores/{store}/file_batches/{batch}", project | managing, tenant.ModelRequest, 0, (*Gateway).getBatch},
+	{"POST", "/v1/vector_stores/{store}/file_batches/{batch}/cancel", project | managing, tenant.ModelRequest, 0, (*Gateway).cancelBatch},
+	{"GET", "/v1/vector_stores/{store}/file_batches/{batch}/files", project | managing, tenant.ModelRequest, 0, (*Gateway).listBatchFiles},
+
 	{"GET", "/v1/organization/projects", managing, tenant.ProjectsRead, 0, (*Gateway).listProjects},
 	{"POST", "/v1/organization/projects", managing, tenant.ProjectsWrite, 0, (*Gateway).createProject},
 	{"GET", "/v1/organization/projects/{project}", managing, tenant.ProjectsRead, 0, (*Gateway).getProject},
@@ -218,6 +260,10 @@ var opsRoutes = []route{
 	{"GET", "/admin/prices", operator, 0, 0, (*Gateway).listOperatorPrices},
 	{"PUT", "/admin/prices", operator, 0, 0, (*Gateway).putOperatorPrice},
 	{"DELETE", "/admin/prices/{override...}", operator, 0, 0, (*Gateway).deleteOperatorPrice},
+
+	{"GET", "/admin/knowledge", operator, 0, 0, (*Gateway).getMasterKnowledge},
+	{"PUT", "/admin/knowledge", operator, 0, 0, (*Gateway).putMasterKnowledge},
+	{"DELETE", "/admin/knowledge", operator, 0, 0, (*Gateway).deleteMasterKnowledge},
 }
 
 // Route describes one line of the table, for tests and documentation.

@@ -75,6 +75,7 @@ var upkeepKinds = map[string]struct {
 		return u.store.SweepKept(ctx, s, u.g.now())
 	}},
 	tenant.Deliver: {8, 2 * time.Minute, (*Upkeep).deliver},
+	tenant.Ingest:  {1, 30 * time.Second, (*Upkeep).ingest},
 }
 
 // StartUpkeep begins with the work, until Close.
@@ -91,6 +92,9 @@ func (g *Gateway) StartUpkeep(store UpkeepStore, o UpkeepOptions) *Upkeep {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &Upkeep{g: g, store: store, o: o, hooks: newWebhooks(), cancel: cancel}
 	for kind := range upkeepKinds {
+		if kind == tenant.Ingest && g.Knowledge == nil {
+			continue
+		}
 		u.ended.Go(func() { u.run(ctx, kind) })
 	}
 	return u

@@ -17,6 +17,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/rag"
 	"bulkhead/redisdb"
 	"bulkhead/router"
 	"bulkhead/store"
@@ -27,11 +28,12 @@ import (
 // house is the running gateway with what must be closed, in the order it was
 // opened.
 type house struct {
-	gateway *web.Gateway
-	prices  *ledger.Prices
-	db      *store.DB
-	log     *slog.Logger
-	closers []func() error
+	gateway   *web.Gateway
+	prices    *ledger.Prices
+	retriever *rag.Retriever
+	db        *store.DB
+	log       *slog.Logger
+	closers   []func() error
 }
 
 // closeTimeout bounds what is left to write at the end.
@@ -60,6 +62,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	}
 	if err := web.CleanForms(formDir(cfg)); err != nil {
 		return h, fmt.Errorf("cannot keep forms in the data folder: %w", err)
+	}
+	if h.prices, err = withEmbeddings(cfg, h.prices); err != nil {
+		return h, err
 	}
 	var directory *tenant.Directory // told by the store, which it reads from
 	if h.db, err = openStore(ctx, cfg, func(company string) { directory.Changed(company) }); err != nil {
@@ -119,7 +124,11 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	if err != nil {
 		return h, err
 	}
-	asked = append(append(asked, counted...), storeBackend(cfg, h.db, directory))
+	known, keeping, err := h.openKnowledge(cfg)
+	if err != nil {
+		return h, err
+	}
+	asked = append(append(append(asked, counted...), keeping...), storeBackend(cfg, h.db, directory))
 	backends := web.WatchBackends(asked, h.backendChanged)
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
@@ -127,7 +136,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		Kept: h.db, Sealer: sealed,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
-		WebhookKey: master.Derive(webhookKey),
+		WebhookKey: master.Derive(webhookKey), Knowledge: known, Agents: h.db, Retriever: h.retriever,
 	})
 	if err := h.gateway.LoadPrices(ctx); err != nil {
 		return h, err
@@ -311,9 +320,14 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 			return web.Settings{}, err
 		}
 	}
+	embeddings, err := embeddingsService(cfg)
+	if err != nil {
+		return web.Settings{}, err
+	}
 	u := cfg.Upstream
 	return web.Settings{
-		Router: router.New(vendors, prices),
+		Embeddings: embeddings,
+		Router:     router.New(vendors, prices),
 		Upstream: provider.NewClient(provider.Options{
 			Timeouts:     provider.Timeouts{Connect: u.Connect, Header: u.Header, Idle: u.Idle, Total: u.Total},
 			AllowPrivate: u.AllowPrivate,
@@ -327,6 +341,7 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
 		Drain:           u.OnDisconnect == tenant.Drain,
+		Knowledge:       knowledgeSettings(cfg),
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
 }

@@ -12,6 +12,8 @@ import (
 	"runtime/debug"
 	"syscall"
 	_ "time/tzdata" // the zones of budgets, also where the machine has none
+
+	"bulkhead/rag"
 )
 
 // version is set by the linker in a release.
@@ -56,6 +58,13 @@ These speak to a running gateway. -json prints one JSON object.
 `
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == rag.ExtractArg {
+		os.Exit(rag.ExtractChild(os.Args[2:]))
+	}
+	if err := rag.KeepDescriptors(); err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := dispatch(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {

@@ -13,6 +13,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/openai"
+	"bulkhead/rag"
 	"bulkhead/tenant"
 )
 
@@ -31,6 +32,10 @@ func Isolation(t *testing.T, open Open) {
 	_, _, err := w.db.PutBudget(w.ctx(), beta, budget("budget_beta", tenant.OfProject, "proj_beta", tenant.Day))
 	must(t, err)
 	onlyBeta(t, w, beta)
+	must(t, w.db.CreateAgent(w.ctx(), beta, agent("agent_beta", "beta-only", "", "beta only", epoch), 10))
+	must(t, w.db.CreateContext(w.ctx(), beta, contextOf("context_beta", "rules", "beta only", epoch)))
+	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_of_beta", Name: "beta only", CreatedAt: epoch},
+		[]rag.StoreFile{{StoreID: "vs_of_beta", FileID: "file-two", CreatedAt: epoch}}, quota))
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -43,6 +48,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
 	testSeparateMoney(t, w)
+	testSeparateKnowledge(t, w, acme, beta)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -125,6 +131,8 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
 	furnishPeople(t, w, s, name, at)
+	furnishKnowledge(t, w, s, name, at)
+	furnishAgents(t, w, s, name, at)
 }
 
 var (
@@ -225,6 +233,8 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	see("data key", string(dataKey), err)
 	seeMoney(w, s, see)
 	seePeople(w, s, see)
+	seeAgents(w, s, see)
+	seeKnowledge(t, w, s, see)
 	return b.String()
 }
 
@@ -282,6 +292,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
 	e.ID = "att_new"
 	f("AppendEntries of a new one", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
+	testSeparateAgents(t, w, acme, f)
 	f("RevokeKey", db.RevokeKey(ctx, acme, "proj_same", "key_same"))
 	f("RevokeKey of an admin key", db.RevokeKey(ctx, acme, "", "key_admin_same"))
 	f("CreateKey", db.CreateKey(ctx, acme, key("key_owned", "proj_same", "svc_acct_same", epoch)))
@@ -295,7 +306,6 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	t.Helper()
 	ctx, db := w.ctx(), w.db
-	before := snapshot(t, w, beta)
 	f := func(what string, err error, more ...error) {
 		t.Helper()
 		for _, err := range append(more, err) {
@@ -304,6 +314,8 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 			}
 		}
 	}
+	foreignKnowledge(t, w, acme, beta, f)
+	before := snapshot(t, w, beta)
 	for _, id := range []string{"proj_beta", "proj_nobody", "proj_ended", "", "proj_same\x00", "proj_%", "PROJ_SAME"} {
 		_, err := db.UpdateProject(ctx, acme, id, "x", tenant.Limits{})
 		f("UpdateProject "+id, err)
@@ -352,6 +364,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
 	f("DeletePrice", db.DeletePrice(ctx, acme, "beta", "model"))
 	foreignPeople(w, acme, f)
+	testForeignAgents(w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}

@@ -34,14 +34,14 @@ func Run(t *testing.T, open Open) {
 		test func(*testing.T, Open)
 	}{
 		{"Isolation", Isolation},
-		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Fence", testFence},
+		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Agents", testAgents}, {"Fence", testFence},
 		{"Operator", testOperator}, {"ZeroScope", testZeroScope}, {"Feed", testFeed},
 		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys}, {"KeyRules", testKeyRules},
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"AuditFilter", testAuditFilter}, {"AuditChain", testAuditChain}, {"AuditAppend", testAuditAppend},
 		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
-		{"Budgets", testBudgets}, {"Spent", testSpent},
+		{"Knowledge", testKnowledge}, {"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts}, {"People", testPeople}, {"RacingOwners", testRacingOwners},

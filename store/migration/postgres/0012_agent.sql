@@ -1,0 +1,24 @@
+DO $$
+DECLARE
+  name TEXT;
+  part TEXT;
+BEGIN
+  FOREACH name IN ARRAY ARRAY['agent', 'agent_version', 'context', 'keyword_segment']
+  LOOP
+    FOR part IN SELECT column_name FROM information_schema.columns
+      WHERE table_schema = current_schema() AND table_name = name AND data_type = 'text'
+    LOOP
+      EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE TEXT COLLATE "C"', name, part);
+    END LOOP;
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+    EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format('CREATE POLICY %I ON %I
+      USING (company_id = NULLIF(current_setting(''app.current_company_id'', true), ''''))
+      WITH CHECK (company_id = NULLIF(current_setting(''app.current_company_id'', true), ''''))',
+      name || '_of_company', name);
+  END LOOP;
+END $$;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agent, agent_version, context, keyword_segment TO bulkhead_runtime;
+ALTER TABLE project ALTER COLUMN default_agent TYPE TEXT COLLATE "C";
+ALTER TABLE company ALTER COLUMN embedding_model TYPE TEXT COLLATE "C";
