@@ -47,6 +47,7 @@ const (
 	CredentialCreated      Type = "credential.created"
 	CredentialUpdated      Type = "credential.updated"
 	CredentialDeleted      Type = "credential.deleted"
+	LentUpdated            Type = "lent_credentials.updated"
 	CompanyCreated         Type = "company.created"
 	CompanySuspended       Type = "company.suspended"
 	CompanyResumed         Type = "company.resumed"

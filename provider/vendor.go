@@ -41,6 +41,7 @@ type Vendor struct {
 
 	NoStreamOptions bool // refuses stream_options; it sends usage unasked
 	MaxTokensOnly   bool // refuses max_completion_tokens; max_tokens means the same there
+	CacheKey        bool // takes prompt_cache_key
 	NeedsBaseURL    bool // the built-in row has no address
 	NeedsSecret     bool // a call without a secret cannot succeed
 	Local           bool // by default on this machine, no company's data leaves it
@@ -84,9 +85,9 @@ func Builtin() map[string]*Vendor {
 		all   = []openai.Endpoint{openai.Chat, openai.Completions, openai.Embeddings, openai.Moderations}
 	)
 	rows := []Vendor{
-		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: all},
+		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: all, CacheKey: true},
 		// Azure's v1 API: the model is the deployment's name, no api-version.
-		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: most},
+		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: most, CacheKey: true},
 		{Name: "groq", BaseURL: "https://api.groq.com/openai/v1", EnvKey: "GROQ_API_KEY", Catalogue: "groq", Endpoints: chat},
 		// Mistral answers 422 extra_forbidden to both fields and sends usage in the last chunk.
 		{Name: "mistral", BaseURL: "https://api.mistral.ai/v1", EnvKey: "MISTRAL_API_KEY", Catalogue: "mistral", Endpoints: []openai.Endpoint{openai.Chat, openai.Embeddings, openai.Moderations}, NoStreamOptions: true, MaxTokensOnly: true},

@@ -11,6 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"bulkhead/ledger"
+	"bulkhead/provider"
 )
 
 // now is the clock of calls.
@@ -49,8 +50,12 @@ func apiKey(rc *fasthttp.RequestCtx) []byte {
 }
 
 // passed returns the headers of the client that go on to the provider; what may
-// is decided in package provider.
-func (c *call) passed(rc *fasthttp.RequestCtx) (out [][2]string) {
+// is decided in package provider. With a lent credential none does: the provider
+// would give one company the answer to another's Idempotency-Key.
+func (c *call) passed(rc *fasthttp.RequestCtx, t provider.Target) (out [][2]string) {
+	if t.Lent {
+		return nil
+	}
 	for _, name := range [...]string{"Openai-Beta", "Idempotency-Key", "X-Client-Request-Id"} {
 		if v := rc.Request.Header.Peek(name); len(v) > 0 {
 			out = append(out, [2]string{name, string(v)})

@@ -7,6 +7,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"bulkhead/fault"
+	"bulkhead/keystore"
 	"bulkhead/ledger"
 	"bulkhead/openai"
 	"bulkhead/provider"
@@ -71,6 +72,8 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		return err
 	}
 
+	c.g.health.Order(c.targets, c.start)
+
 	// Ask, and ask the next one if that fails. From here on the client's
 	// leaving ends the work.
 	c.watchClient(rc)
@@ -82,15 +85,20 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 			return context.Cause(c.ctx) // the client left, or the gateway ended the call
 		}
 		if !fault.As(err).Retriable {
-			return err
+			break
 		}
 	}
-	return err
+	return c.told(err)
 }
 
 // attempt sends the call to one target and books what it used, unless the
 // answer is a stream: that is booked when it ends.
 func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
+	if t.Lent {
+		if err := t.Vendor.Lendable(c.request); err != nil {
+			return err
+		}
+	}
 	slot, err := c.g.Ledger.Reserve(c.scope)
 	if err != nil {
 		return err
@@ -120,7 +128,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 	upstream := provider.Call{
-		Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc),
+		Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc, t),
 		Body: c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(a)),
 	}
 	a.sent, c.sentAt = true, c.g.now()
@@ -137,12 +145,14 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	if err = c.readAnswer(); err != nil {
 		return err
 	}
+	c.answer = c.uncached(c.answer)
 	c.endAttempt(a, nil)
 	return nil
 }
 
-// credential returns the company's own credential for the target. The sandbox
-// runs in process and has none.
+// credential returns the credential for the target: the company's own, or the
+// operator's where the company has none (Target.Lent). The sandbox runs in
+// process and has none.
 func (c *call) credential(t provider.Target) (provider.Credential, error) {
 	if t.Company != c.scope.ID().String() {
 		c.g.metrics.violation(foreignTarget)
@@ -151,11 +161,15 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 	if t.Vendor.Kind == provider.Sandbox {
 		return provider.Credential{}, nil
 	}
-	cred, err := c.g.Keys.Credential(c.ctx, c.scope, t.Provider)
+	keys := keystore.Reader(c.g.Keys)
+	if t.Lent {
+		keys = c.g.Lent
+	}
+	cred, err := keys.Credential(c.ctx, c.scope, t.Provider)
 	if err != nil {
 		return cred, err
 	}
-	if cred.Company != t.Company {
+	if cred.Company != t.Owner() {
 		c.g.metrics.violation(foreignCredential)
 		panic("BUG: a credential of another company")
 	}
@@ -169,6 +183,9 @@ func (c *call) upstreamForm(a *attempt) openai.UpstreamForm {
 	f := openai.UpstreamForm{Model: t.Model, MaxTokensOnly: t.Vendor.MaxTokensOnly}
 	// Usage is always asked for; what the client did not ask is hidden again.
 	f.IncludeUsage = c.request.Stream && !t.Vendor.NoStreamOptions
+	if t.Lent && (t.Vendor.CacheKey || !c.request.CacheKeySpan.Empty()) {
+		f.CacheKey = c.cacheKey()
+	}
 	if a.money { // the provider must keep to what is held
 		t.Vendor.LimitOutput(&f, &a.bound)
 	}

@@ -129,6 +129,12 @@ var opsRoutes = []route{
 	{"GET", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).getCeiling},
 	{"PUT", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).putCeiling},
 	{"DELETE", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).deleteCeiling},
+	{"GET", "/admin/companies/{company}/lent", operator, 0, (*Gateway).getLent},
+	{"PUT", "/admin/companies/{company}/lent", operator, 0, (*Gateway).putLent},
+	{"GET", "/admin/credentials", operator, 0, (*Gateway).listLentCredentials},
+	{"POST", "/admin/credentials", operator, 0, (*Gateway).putLentCredential},
+	{"GET", "/admin/credentials/{credential}", operator, 0, (*Gateway).getLentCredential},
+	{"DELETE", "/admin/credentials/{credential}", operator, 0, (*Gateway).deleteLentCredential},
 }
 
 // Route describes one line of the table, for tests and documentation.
