@@ -28,7 +28,7 @@ var (
 
 	lentLoaded = statement{"lent_loaded",
 		`SELECT provider, id, version, requests_per_minute, tokens_per_minute, share FROM lent_credential
-		WHERE for_all = 1 OR id IN (SELECT credential_id FROM lent_grant WHERE company_id = $1)`}
+		WHERE id IN (SELECT credential_id FROM lent_grant WHERE company_id = $1 UNION SELECT id FROM lent_credential WHERE for_all = 1)`}
 	lentGrantsDropped = statement{"lent_grants_dropped", `DELETE FROM lent_grant WHERE company_id = $1`}
 	lentGranted       = statement{"lent_granted",
 		`INSERT INTO lent_grant (company_id, credential_id, created_at) VALUES ($1, $2, $3)`}

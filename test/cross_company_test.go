@@ -55,6 +55,8 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/spend_alerts/{alert}": spendAlert,
 
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
+	"/admin/companies/{company}/lent":    func(*side) any { return map[string]any{"providers": []string{}} },
+	"/admin/credentials":                 func(*side) any { return map[string]any{"provider": "spare", "secret": "sk-lent-0123456789"} },
 	"/admin/companies":                   named,
 	"/admin/companies/{company}/suspend": empty,
 	"/admin/companies/{company}/resume":  empty,

@@ -41,6 +41,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
 	testSeparateMoney(t, w)
+	testSeparateLent(t, w, acme, beta)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -122,6 +123,8 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
+	must(t, db.PutLentCredential(ctx, w.act("credential.put", ""), lent("cred_lent_"+name, "lent-"+name, 1)))
+	must(t, db.LendTo(ctx, w.act("company.lent.put", s.ID().String()), s, []string{"lent-" + name}))
 }
 
 var (

@@ -41,7 +41,7 @@ func Run(t *testing.T, open Open) {
 		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
-		{"Budgets", testBudgets}, {"Spent", testSpent},
+		{"Lent", testLent}, {"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
