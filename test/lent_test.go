@@ -34,7 +34,7 @@ func newLentWorld(t *testing.T, more map[string]any) *lentWorld {
 	w.up.Handle("gpt-4o", func(c *upstream.Call) {
 		h := c.W.Header()
 		h.Set("OpenAI-Organization", "org-of-the-operator")
-		h.Set("X-Ratelimit-Remaining-Requests", "4242")
+		h.Set("X-Ratelimit-Remaining-Requests", "98765432109876")
 		use := map[string]any{"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14, "prompt_tokens_details": map[string]any{"cached_tokens": 7}}
 		answer := map[string]any{"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o",
 			"choices": []any{map[string]any{"index": 0, "finish_reason": "stop", "message": map[string]any{"role": "assistant", "content": "Hello there"}}}, "usage": use}
@@ -221,7 +221,11 @@ func TestLentRefused(t *testing.T) {
 func TestLentShowsNothing(t *testing.T) {
 	w := newLentWorld(t, map[string]any{"all_companies": true})
 	w.ceiling(t, w.a, "10")
-	w.refused(t, "429", w.chat(t, w.a, "gpt-4o-mini", nil), 429, "rate_limit_exceeded")
+	busy := w.chat(t, w.a, "gpt-4o-mini", nil)
+	w.refused(t, "429", busy, 429, "rate_limit_exceeded")
+	if wait := busy.header.Get("Retry-After"); wait != "" {
+		t.Errorf("the provider's wait is told: %s", wait)
+	}
 	w.refused(t, "401", w.chat(t, w.a, "gpt-4.1", nil), 502, "upstream_error")
 	w.refused(t, "400", w.chat(t, w.a, "openai/echo-key", nil), 400, "model_price_unknown")
 	stream := w.chat(t, w.a, "gpt-4o", map[string]any{"stream": true, "stream_options": map[string]any{"include_usage": true}}).want(t, "stream", 200)
@@ -251,13 +255,10 @@ func TestLentShowsNothing(t *testing.T) {
 	}
 	w.shown = append(w.shown, w.g.log(t))
 	for _, seen := range w.shown {
-		for _, secret := range []string{lentSecret, "org-of-the-operator", "4242", "777"} {
-			if bytes.Contains(seen, []byte(secret)) && !bytes.Contains(seen, []byte("bulkhead_build_info")) {
+		for _, secret := range []string{lentSecret, "org-of-the-operator", "98765432109876"} {
+			if bytes.Contains(seen, []byte(secret)) {
 				t.Errorf("%q is in %s", secret, tail(seen, 2000))
 			}
-		}
-		if bytes.Contains(seen, []byte(lentSecret)) {
-			t.Error("the secret is shown")
 		}
 	}
 	// Nor on the disk.
@@ -301,7 +302,7 @@ func TestLentCaches(t *testing.T) {
 // ceiling, and its own credential does not count for it.
 func TestLentCeilingHolds(t *testing.T) {
 	w := newLentWorld(t, map[string]any{"all_companies": true})
-	w.ceiling(t, w.a, "0.0009")
+	w.ceiling(t, w.a, "0.002")
 	at := w.g.URL + "/v1/organization"
 	w.g.call(t, http.MethodPost, at+"/budgets/calendar", w.a.AdminKey, map[string]any{"time_zone": "Pacific/Kiritimati"}, nil)
 	w.g.call(t, http.MethodPost, at+"/budgets", w.a.AdminKey, map[string]any{"scope": map[string]any{"type": "company"}, "window": "month", "limit_usd": "1000", "mode": "soft"}, nil)
@@ -314,7 +315,7 @@ func TestLentCeilingHolds(t *testing.T) {
 			break
 		}
 	}
-	if calls == 0 || calls*56_250 > 900_000 {
+	if calls == 0 || calls*56_250 > 2_000_000 {
 		t.Errorf("%d calls were possible", calls)
 	}
 	spent := ledger.FormatUSD(calls * 56_250)
