@@ -81,6 +81,7 @@ const (
 	RoleUnassigned         Type = "role.assignment.deleted"
 	LoginSucceeded         Type = "login.succeeded"
 	LogoutSucceeded        Type = "logout.succeeded"
+	LentUpdated            Type = "lent_credentials.updated"
 	CompanyCreated         Type = "company.created"
 	CompanySuspended       Type = "company.suspended"
 	CompanyResumed         Type = "company.resumed"

@@ -179,7 +179,7 @@ func (v *Vault) read(ctx context.Context, s tenant.Scope, name string) (c provid
 	case got.fields == nil:
 		return c, missing(name)
 	}
-	r, err := got.open(s, name)
+	r, err := got.open(s.ID().String(), name)
 	if err != nil {
 		return c, err
 	}

@@ -60,8 +60,12 @@ func (v *Vault) get(ctx context.Context, s tenant.Scope, name string) (st stored
 	if !providerName.MatchString(name) {
 		panic("BUG: a path of an unchecked name")
 	}
+	return v.getAt(ctx, v.folder(s)+name)
+}
+
+func (v *Vault) getAt(ctx context.Context, path string) (st stored, err error) {
 	err = v.do(ctx, func(ctx context.Context) error {
-		got, err := v.client.KVv2(v.o.Mount).Get(ctx, v.folder(s)+name)
+		got, err := v.client.KVv2(v.o.Mount).Get(ctx, path)
 		switch {
 		case errors.Is(err, api.ErrSecretNotFound):
 			return nil
@@ -76,13 +80,14 @@ func (v *Vault) get(ctx context.Context, s tenant.Scope, name string) (st stored
 	return st, err
 }
 
-// open returns the record, if it is the company's for that provider.
-func (st stored) open(s tenant.Scope, name string) (r record, err error) {
+// open returns the record, if it is the owner's, a company's id or the operator,
+// for that provider.
+func (st stored) open(owner, name string) (r record, err error) {
 	text := func(field string) string {
 		value, there := st.fields[field]
 		t, ok := value.(string)
 		if there && !ok && err == nil {
-			err = errMismatch(s, name, field)
+			err = errMismatch(owner, name, field)
 		}
 		return t
 	}
@@ -91,29 +96,29 @@ func (st stored) open(s tenant.Scope, name string) (r record, err error) {
 		BaseURL: text(fieldBaseURL), Resource: text(fieldResource),
 	}
 	switch {
-	case r.Company != s.ID().String():
-		return record{}, errMismatch(s, name, fieldCompany)
+	case r.Company != owner:
+		return record{}, errMismatch(owner, name, fieldCompany)
 	case r.Provider != name:
-		return record{}, errMismatch(s, name, fieldProvider)
+		return record{}, errMismatch(owner, name, fieldProvider)
 	case err != nil:
 		return record{}, err
 	}
 	if header, there := st.fields[fieldHeader]; there {
 		object, ok := header.(map[string]any)
 		if !ok {
-			return record{}, errMismatch(s, name, fieldHeader)
+			return record{}, errMismatch(owner, name, fieldHeader)
 		}
 		r.Header = make(map[string]string, len(object))
 		for field, value := range object {
 			if r.Header[field], ok = value.(string); !ok {
-				return record{}, errMismatch(s, name, fieldHeader)
+				return record{}, errMismatch(owner, name, fieldHeader)
 			}
 		}
 	}
 	// It may have been put by hand, so it was not checked yet.
 	n, bad := check(NewCredential{Provider: name, Keyless: text(fieldKeyless) == "true", Secret: provider.NewSecret(r.Secret), Resource: r.Resource, BaseURL: r.BaseURL, Header: r.Header})
 	if bad != nil {
-		return record{}, fmt.Errorf("the secret for provider %q of %s: %w: %w", name, s.ID(), ErrMismatch, plainFault(bad))
+		return record{}, fmt.Errorf("the secret for provider %q of %s: %w: %w", name, owner, ErrMismatch, plainFault(bad))
 	}
 	r.Header = n.Header
 	return r, nil
@@ -123,8 +128,8 @@ func (st stored) open(s tenant.Scope, name string) (r record, err error) {
 // is stored, not about what the client sent.
 func plainFault(err error) error { return errors.New(err.Error()) }
 
-func errMismatch(s tenant.Scope, name, field string) error {
-	return fmt.Errorf("the secret for provider %q of %s: field %s: %w", name, s.ID(), field, ErrMismatch)
+func errMismatch(owner, name, field string) error {
+	return fmt.Errorf("the secret for provider %q of %s: field %s: %w", name, owner, field, ErrMismatch)
 }
 
 // createdAt returns when the first version was put, as far as that is known.
@@ -151,7 +156,7 @@ func (v *Vault) Put(ctx context.Context, s tenant.Scope, n NewCredential) (Seale
 			return Sealed{}, unavailable(err)
 		}
 		c.CreatedAt = v.o.Now().UTC()
-		if _, err := old.open(s, n.Provider); err == nil {
+		if _, err := old.open(s.ID().String(), n.Provider); err == nil {
 			c.CreatedAt = old.createdAt()
 		}
 		err = v.write(ctx, s, n, old.version, &c)
@@ -172,22 +177,7 @@ func (v *Vault) Put(ctx context.Context, s tenant.Scope, n NewCredential) (Seale
 
 // write stores n after that version, and fills in version and time of c.
 func (v *Vault) write(ctx context.Context, s tenant.Scope, n NewCredential, after int64, c *Sealed) error {
-	fields := map[string]any{
-		fieldCompany: s.ID().String(), fieldProvider: n.Provider, fieldSecret: n.Secret.Reveal(),
-		fieldCreatedAt: c.CreatedAt.Format(time.RFC3339Nano),
-	}
-	if n.BaseURL != "" {
-		fields[fieldBaseURL] = n.BaseURL
-	}
-	if n.Keyless {
-		fields[fieldKeyless] = "true"
-	}
-	if n.Resource != "" {
-		fields[fieldResource] = n.Resource
-	}
-	if len(n.Header) > 0 {
-		fields[fieldHeader] = n.Header
-	}
+	fields := n.fields(s.ID().String(), c.CreatedAt)
 	return v.do(ctx, func(ctx context.Context) error {
 		got, err := v.client.KVv2(v.o.Mount).Put(ctx, v.folder(s)+n.Provider, fields, api.WithCheckAndSet(int(after)))
 		switch {
@@ -201,6 +191,27 @@ func (v *Vault) write(ctx context.Context, s tenant.Scope, n NewCredential, afte
 		c.Version, c.UpdatedAt = int64(got.VersionMetadata.Version), got.VersionMetadata.CreatedTime
 		return nil
 	})
+}
+
+// fields is what Vault is given of n.
+func (n *NewCredential) fields(owner string, created time.Time) map[string]any {
+	fields := map[string]any{
+		fieldCompany: owner, fieldProvider: n.Provider, fieldSecret: n.Secret.Reveal(),
+		fieldCreatedAt: created.Format(time.RFC3339Nano),
+	}
+	if n.BaseURL != "" {
+		fields[fieldBaseURL] = n.BaseURL
+	}
+	if n.Keyless {
+		fields[fieldKeyless] = "true"
+	}
+	if n.Resource != "" {
+		fields[fieldResource] = n.Resource
+	}
+	if len(n.Header) > 0 {
+		fields[fieldHeader] = n.Header
+	}
+	return fields
 }
 
 // isConflict reports whether Vault says that another writer was first.
@@ -273,7 +284,7 @@ func (v *Vault) list(ctx context.Context, s tenant.Scope) (all []Sealed, wrong m
 			continue // deleted, but for its history
 		}
 		c := Sealed{ID: vaultID(s, name), Provider: name, Version: found[i].version, Redacted: "...", CreatedAt: found[i].at, UpdatedAt: found[i].at}
-		if r, err := found[i].open(s, name); err != nil {
+		if r, err := found[i].open(s.ID().String(), name); err != nil {
 			wrong[name] = err
 		} else {
 			c.Redacted, c.BaseURL, c.CreatedAt = redact(r.Secret), r.BaseURL, found[i].createdAt()

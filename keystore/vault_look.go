@@ -48,18 +48,20 @@ func (v *Vault) Look(ctx context.Context) (l VaultLooked, err error) {
 }
 
 // vaultRights are the rights that the gateway needs, all of which
-// deploy/vault/policy.hcl gives: at a kind of path below the mount and a name
-// below a company's providers.
-var vaultRights = []struct{ kind, name, need string }{
-	{"data", "none", "create read update"},
-	{"metadata", "none", "delete"},
-	{"metadata", "", "list"},
+// deploy/vault/policy.hcl gives: at a kind of path below the mount and a path
+// below the prefix.
+var vaultRights = []struct{ kind, path, need string }{
+	{"data", "companies/none/providers/none", "create read update"},
+	{"metadata", "companies/none/providers/none", "delete"},
+	{"metadata", "companies/none/providers/", "list"},
+	{"data", "operator/providers/none", "create read update"},
+	{"metadata", "operator/providers/none", "delete"},
 }
 
 func (v *Vault) lookAtRights(ctx context.Context, l *VaultLooked) error {
 	var paths []string
 	for _, r := range vaultRights {
-		paths = append(paths, v.o.Mount+"/"+r.kind+"/"+v.o.Prefix+"/companies/none/providers/"+r.name)
+		paths = append(paths, v.o.Mount+"/"+r.kind+"/"+v.o.Prefix+"/"+r.path)
 	}
 	got, err := v.client.Logical().WriteWithContext(ctx, "sys/capabilities-self", map[string]any{"paths": paths})
 	switch err = plain(err); {

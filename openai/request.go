@@ -16,6 +16,7 @@ const (
 	MaxInputs    = 2048    // inputs of one call; OpenAI's own limit for embeddings
 	MaxModelName = 256     // bytes of "model"
 	MaxUserName  = 512     // bytes of "user" and "safety_identifier"
+	MaxCacheKey  = 512     // bytes of "prompt_cache_key"
 	MaxChoices   = 128     // "n" and "best_of"; OpenAI's own limit for n
 	MaxOutputCap = 1 << 31 // tokens in max_tokens and max_completion_tokens
 )
@@ -85,6 +86,9 @@ type Request struct {
 	Store                 bool  // "store" is true: the vendor keeps the answer
 	AudioOut, ImageOut    bool  // "modalities" has "audio", "image"
 
+	CacheKey     string // "prompt_cache_key" of a chat
+	CacheKeySpan Span   // its value, also when null
+
 	// Seen are the names at the top of the body in order, and what else is in it
 	// that may cost more than its bytes.
 	Seen []Seen
@@ -117,7 +121,7 @@ type Request struct {
 var readFields = []string{
 	"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of",
 	"user", "safety_identifier", "service_tier", "tools", "functions", "response_format", "prediction", "modalities", "store",
-	"prompt", "suffix", "input", "encoding_format", "dimensions",
+	"prompt_cache_key", "prompt", "suffix", "input", "encoding_format", "dimensions",
 	"partial_images", "images", "mask", "instructions", "voice", "stream_format",
 }
 
@@ -227,6 +231,10 @@ func (r *Request) chatField(name []byte) error {
 		return r.rawText()
 	case "modalities":
 		return r.modalities()
+	case "prompt_cache_key":
+		var err error
+		r.CacheKey, r.CacheKeySpan, _, err = r.text("prompt_cache_key", MaxCacheKey)
+		return err
 	case "store":
 		var err error
 		r.Store, _, err = r.boolean("store")

@@ -16,6 +16,8 @@ type UpstreamForm struct {
 	IncludeUsage   bool   // ask for usage in a stream, whatever the client asked
 	EncodingFormat string // embeddings only: "float" or "base64"
 
+	CacheKey string // chat only: takes the place of the client's prompt_cache_key
+
 	// MaxOutput bounds the output tokens: a larger limit of the client is
 	// lowered to it, a missing one is added as MaxOutputField (default
 	// "max_completion_tokens" for chat, "max_tokens" for completions and where
@@ -49,6 +51,9 @@ func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	}
 	if f.EncodingFormat != "" && r.Endpoint == Embeddings && f.EncodingFormat != r.EncodingFormat {
 		edits = append(edits, r.setEdit(r.encodingSpan, "encoding_format", quote(f.EncodingFormat)))
+	}
+	if f.CacheKey != "" && r.Endpoint == Chat {
+		edits = append(edits, r.setEdit(r.CacheKeySpan, "prompt_cache_key", quote(f.CacheKey)))
 	}
 	if r.Endpoint == Chat {
 		edits = r.injectEdits(edits, &f)

@@ -221,7 +221,7 @@ func match(t Target, cred *Credential) error {
 		return fault.New(fault.Internal, "BUG: a target without a company")
 	case cred.Company == "" && cred.Provider == "" && cred.Secret.Empty() && cred.BaseURL == "" && !t.Vendor.NeedsSecret:
 		return nil
-	case cred.Company != t.Company || cred.Provider != t.Provider:
+	case cred.Company != t.Owner() || cred.Provider != t.Provider:
 		return fault.New(fault.Internal, "BUG: a credential of another company or provider")
 	case cred.Secret.Empty() && t.Vendor.NeedsSecret:
 		return fault.New(fault.Internal, "BUG: a credential without its secret")

@@ -15,10 +15,23 @@ type Target struct {
 	Provider string  // name in the configuration, or of the built-in row
 	Vendor   *Vendor // the row of that name
 	Model    string  // the upstream's own name of the model
+	Lent     bool    // with the operator's credential: the company has none of its own for the provider
 	Weight   int     // share of the route's traffic; see router
 	// OnDisconnect is what becomes of a call whose client leaves, as in
 	// tenant.RouteTarget.
 	OnDisconnect string
+}
+
+// Operator is the Company of a credential that is nobody's but the operator's.
+// No company is called so.
+const Operator = "operator"
+
+// Owner returns the Company of the only credential that may be used for t.
+func (t *Target) Owner() string {
+	if t.Lent {
+		return Operator
+	}
+	return t.Company
 }
 
 // Credential is one sealed record. Host, header and secret belong together and

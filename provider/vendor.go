@@ -42,6 +42,7 @@ type Vendor struct {
 	NoStreamOptions bool // refuses stream_options; it sends usage unasked
 	OneSystem       bool // takes one system message only, the first
 	MaxTokensOnly   bool // refuses max_completion_tokens; max_tokens means the same there
+	CacheKey        bool // takes prompt_cache_key
 	NeedsBaseURL    bool // the built-in row has no address
 	NeedsSecret     bool // a call without a secret cannot succeed
 	Local           bool // by default on this machine, no company's data leaves it
@@ -89,9 +90,9 @@ func Builtin() map[string]*Vendor {
 		}
 	)
 	rows := []Vendor{
-		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: all},
+		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: all, CacheKey: true},
 		// Azure's v1 API: the model is the deployment's name, no api-version.
-		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: with(most, openai.Images, openai.ImageEdits, openai.Speech, openai.Transcriptions, openai.Translations)},
+		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: with(most, openai.Images, openai.ImageEdits, openai.Speech, openai.Transcriptions, openai.Translations), CacheKey: true},
 		{Name: "groq", BaseURL: "https://api.groq.com/openai/v1", EnvKey: "GROQ_API_KEY", Catalogue: "groq", Endpoints: with(chat, openai.Speech, openai.Transcriptions, openai.Translations)},
 		// Mistral answers 422 extra_forbidden to both fields and sends usage in the last chunk.
 		{Name: "mistral", BaseURL: "https://api.mistral.ai/v1", EnvKey: "MISTRAL_API_KEY", Catalogue: "mistral", Endpoints: []openai.Endpoint{openai.Chat, openai.Embeddings, openai.Moderations, openai.Transcriptions}, NoStreamOptions: true, MaxTokensOnly: true},

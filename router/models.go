@@ -41,7 +41,11 @@ func (r *Router) Models(s tenant.Scope) []Model {
 	for _, m := range r.catalogue.Names(r.sandbox.Catalogue) {
 		add(provider.Sandbox + "/" + m)
 	}
-	for _, name := range c.Providers {
+	names := slices.Clone(c.Providers)
+	for _, l := range c.Lent {
+		names = append(names, l.Provider)
+	}
+	for _, name := range names {
 		v := r.vendors[name]
 		if v == nil || v.Catalogue == "" {
 			continue
@@ -80,14 +84,19 @@ func (r *Router) Model(s tenant.Scope, id string) (Model, error) {
 	return Model{}, first
 }
 
-// bareProvider returns the provider that a bare name goes to.
-func (r *Router) bareProvider(s tenant.Scope, model string) string {
+// bareProvider returns the provider that a bare name goes to: the first with a
+// credential of the company's own, then the first with a lent one.
+func (r *Router) bareProvider(s tenant.Scope, model string) (lent string) {
+	c := s.Company()
 	for _, listing := range r.catalogue.Providers(model) {
 		for _, name := range r.byListing[listing] {
-			if s.Company().HasCredential(name) {
+			if c.HasCredential(name) {
 				return name
+			}
+			if lent == "" && c.Lends(name) != nil {
+				lent = name
 			}
 		}
 	}
-	return ""
+	return lent
 }

@@ -3,6 +3,7 @@
 //
 // A name is looked up as: "agent/…", which is its model, a route of the company, "provider/model", a bare name
 // of the catalogue. Only providers that the company has a credential for count,
+// its own before one that the operator lends,
 // and the project's model permission is applied to what the name resolves to,
 // not only to how it is written: a denied model is not reached under another
 // name. Unknown and not allowed are the same answer.
@@ -61,6 +62,10 @@ func New(vendors map[string]*provider.Vendor, c Catalogue) *Router {
 	return r
 }
 
+// errNoCeiling is the answer where only lent credentials are left and nobody has
+// said how much of them the company may spend.
+var errNoCeiling = fault.New(fault.Forbidden, "This model is reached with a credential that the operator lends, and the operator has set no ceiling for your company. Ask the operator for one, or add a credential of your own.").WithCode("ceiling_not_set")
+
 // maxModel bounds a model's name, in bytes.
 const maxModel = 256
 
@@ -80,6 +85,11 @@ func (r *Router) Route(s tenant.Scope, e openai.Endpoint, model string, dst []pr
 	dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return !allowed(s, model, t) })
 	if len(dst) == 0 {
 		return dst, notFound(model)
+	}
+	if !s.Company().HasCeiling() {
+		if dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return t.Lent }); len(dst) == 0 {
+			return dst, errNoCeiling
+		}
 	}
 	dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return !t.Vendor.Serves(e) })
 	if len(dst) == 0 {
@@ -137,15 +147,11 @@ func (r *Router) resolve(s tenant.Scope, model string, dst []provider.Target) ([
 		}
 		// A bare catalogue name may have a slash of its own.
 	}
-	for _, listing := range r.catalogue.Providers(model) {
-		for _, name := range r.byListing[listing] {
-			if s.Test() {
-				return dst, true
-			}
-			if v := r.vendors[name]; c.HasCredential(name) {
-				return append(dst, provider.Target{Company: c.ID().String(), Provider: name, Vendor: v, Model: model}), true
-			}
-		}
+	if s.Test() {
+		return dst, slices.ContainsFunc(r.catalogue.Providers(model), func(listing string) bool { return len(r.byListing[listing]) > 0 })
+	}
+	if name := r.bareProvider(s, model); name != "" {
+		return append(dst, r.target(c, name, model)), true
 	}
 	return dst, false
 }
@@ -161,10 +167,20 @@ func (r *Router) exact(s tenant.Scope, model string) (provider.Target, bool) {
 		if !r.catalogue.Has(v.Catalogue, upstream) {
 			return provider.Target{}, false
 		}
-	case !s.Test() && !s.Company().HasCredential(name):
+	case !s.Test() && !s.Company().HasCredential(name) && s.Company().Lends(name) == nil:
 		return provider.Target{}, false
 	}
-	return provider.Target{Company: s.ID().String(), Provider: name, Vendor: v, Model: upstream}, true
+	return r.target(s.Company(), name, upstream), true
+}
+
+// target is where the company's calls to a provider go. Its own credential, if
+// there is one, is the one that is used, whatever comes of it.
+func (r *Router) target(c *tenant.Company, name, model string) provider.Target {
+	v := r.vendors[name]
+	return provider.Target{
+		Company: c.ID().String(), Provider: name, Vendor: v, Model: model,
+		Lent: v != r.sandbox && !c.HasCredential(name) && c.Lends(name) != nil,
+	}
 }
 
 // sandboxTarget stands in for whatever a test key asked for. A sandbox model is

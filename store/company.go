@@ -80,6 +80,10 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 			return err
 		})
 		slices.Sort(c.Providers) // by bytes; a database may sort by language
+		if err != nil {
+			return err
+		}
+		c.Lent, err = t.lent()
 		return err
 	})
 }

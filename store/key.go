@@ -91,7 +91,7 @@ func (h oldHashOf) Scan(v any) error {
 		*h.to = [sha256.Size]byte{}
 		return nil
 	}
-	return hashOf{h.to}.Scan(v)
+	return hashOf(h).Scan(v)
 }
 
 // kindOf scans a key's kind.

@@ -258,9 +258,20 @@ func (d *Directory) NewCompany(a Act, name string) Scope {
 	return Scope{&access{company: c, minter: d.minter}}
 }
 
-// Changed forgets what is in memory of the company with that id. The next
+// Changed forgets what is in memory of the company with that id, or of all for
+// Everybody. The next
 // request sees the policy as it now stands in the source.
 func (d *Directory) Changed(company string) {
+	if company == Everybody {
+		for i := range d.shards {
+			s := &d.shards[i]
+			s.mu.Lock()
+			clear(s.companies)
+			s.changes++
+			s.mu.Unlock()
+		}
+		return
+	}
 	locator := ID{company}.Locator()
 	s := d.shard([]byte(locator))
 	s.mu.Lock()

@@ -64,6 +64,8 @@ type Company struct {
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string
+	// Lent are the operator's credentials that the company may use, by provider.
+	Lent []Lent
 
 	memo memo
 }

@@ -94,6 +94,8 @@ var bodies = map[string]func(s *side) any{
 	"/admin/knowledge":                    func(s *side) any { return map[string]any{"company": s.ID} },
 
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
+	"/admin/companies/{company}/lent":    func(*side) any { return map[string]any{"providers": []string{}} },
+	"/admin/credentials":                 func(*side) any { return map[string]any{"provider": "spare", "secret": "sk-lent-0123456789"} },
 	"/admin/companies":                   named,
 	"/admin/companies/{company}/suspend": empty,
 	"/admin/companies/{company}/resume":  empty,

@@ -238,6 +238,11 @@ var objects = map[string]object{
 	"context": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		return w.create(t, s, "/contexts", aContext)
 	}},
+	"lent credential": {false, func(t *testing.T, w *world, _ *side, _ string) string {
+		var o struct{ ID string }
+		w.g.call(t, http.MethodPost, w.g.OpsURL+"/admin/credentials", w.g.Operator, map[string]any{"provider": "spare", "secret": "sk-lent-0123456789"}, &o)
+		return o.ID
+	}},
 	"budget": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		return w.create(t, s, "/budgets", userBudget(likeness("someone_00000000")))
 	}},
@@ -269,6 +274,8 @@ func kindOfObject(pattern, param string) string {
 	switch {
 	case param == "key" && strings.Contains(pattern, "/admin_api_keys/"):
 		return "admin key"
+	case param == "credential" && strings.HasPrefix(pattern, "/admin/"):
+		return "lent credential"
 	case param == "project" && strings.HasSuffix(pattern, "/archive"):
 		return "archived project"
 	case param == "file" && strings.Contains(pattern, "/vector_stores/"):

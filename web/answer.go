@@ -11,6 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"bulkhead/ledger"
+	"bulkhead/provider"
 )
 
 // now is the clock of calls.
@@ -49,10 +50,11 @@ func apiKey(rc *fasthttp.RequestCtx) []byte {
 }
 
 // passed returns the headers of the client that go on to the provider; what may
-// is decided in package provider.
-func (c *call) passed(rc *fasthttp.RequestCtx) (out [][2]string) {
-	if rc == nil {
-		return nil // a call of the gateway's own
+// is decided in package provider. With a lent credential none does: the provider
+// would give one company the answer to another's Idempotency-Key.
+func (c *call) passed(rc *fasthttp.RequestCtx, t provider.Target) (out [][2]string) {
+	if rc == nil || t.Lent { // rc is nil in a call of the gateway's own
+		return nil
 	}
 	for _, name := range [...]string{"Openai-Beta", "Idempotency-Key", "X-Client-Request-Id"} {
 		if v := rc.Request.Header.Peek(name); len(v) > 0 {

@@ -148,7 +148,7 @@ func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
 	a.entry = ledger.Entry{
 		ID: ledger.NewAttemptID(), RequestID: c.id, ProjectID: c.scope.ProjectID(), KeyID: c.scope.KeyID(),
 		Kind: c.endpoint.String(), Provider: t.Provider, Model: t.Model, Requested: c.requested, StartedAt: c.g.now(),
-		First: len(c.attempts) == 0, UserID: c.user,
+		First: len(c.attempts) == 0, UserID: c.user, Lent: t.Lent,
 	}
 	if c.agent != nil {
 		a.entry.AgentID = c.agent.ID
@@ -178,6 +178,7 @@ func (c *call) endAttempt(a *attempt, err error) {
 		a.slot.Cancel()
 		return
 	}
+	c.report(a, err)
 	e := &a.entry
 	most, booked := e.HighNano, false
 	defer func() { // also where a step below panics

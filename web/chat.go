@@ -7,6 +7,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"bulkhead/fault"
+	"bulkhead/keystore"
 	"bulkhead/ledger"
 	"bulkhead/openai"
 	"bulkhead/provider"
@@ -85,6 +86,8 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		return err
 	}
 
+	c.g.health.Order(c.targets, c.start)
+
 	// Ask, and ask the next one if that fails. From here on the client's
 	// leaving ends the work.
 	c.watchClient(rc)
@@ -103,15 +106,20 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 			return errClientLeft // nobody waits for another answer
 		}
 		if !fault.As(err).Retriable || c.kept != nil && c.kept.lost { // what may have been made is not made twice
-			return err
+			break
 		}
 	}
-	return err
+	return c.retold(err)
 }
 
 // attempt sends the call to one target and books what it used, unless the
 // answer is a stream: that is booked when it ends.
 func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
+	if t.Lent {
+		if err := t.Vendor.Lendable(c.request); err != nil {
+			return err
+		}
+	}
 	slot, err := c.g.Ledger.Reserve(c.scope)
 	if err != nil {
 		return err
@@ -148,7 +156,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	if err = a.slot.Open(a.entry); err != nil {
 		return err
 	}
-	upstream := provider.Call{Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc)}
+	upstream := provider.Call{Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc, t)}
 	if form := c.request.Form; form != nil {
 		upstream.FormType = form.ContentType
 		upstream.Form, upstream.FormSize = form.Reader(c.form, t.Model)
@@ -172,12 +180,14 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	if err = c.readAnswer(); err != nil {
 		return err
 	}
+	c.answer = c.uncached(c.answer)
 	c.endAttempt(a, nil)
 	return c.annotate()
 }
 
-// credential returns the company's own credential for the target. The sandbox
-// runs in process and has none.
+// credential returns the credential for the target: the company's own, or the
+// operator's where the company has none (Target.Lent). The sandbox runs in
+// process and has none.
 func (c *call) credential(t provider.Target) (provider.Credential, error) {
 	if t.Company != c.scope.ID().String() {
 		c.g.metrics.violation(foreignTarget)
@@ -189,11 +199,15 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 	if t.Provider == Embeddings && c.inner {
 		return provider.Credential{Company: t.Company, Provider: t.Provider, Secret: c.settings.Embeddings.Secret}, nil
 	}
-	cred, err := c.g.Keys.Credential(c.ctx, c.scope, t.Provider)
+	keys := keystore.Reader(c.g.Keys)
+	if t.Lent {
+		keys = c.g.Lent
+	}
+	cred, err := keys.Credential(c.ctx, c.scope, t.Provider)
 	if err != nil {
 		return cred, err
 	}
-	if cred.Company != t.Company {
+	if cred.Company != t.Owner() {
 		c.g.metrics.violation(foreignCredential)
 		panic("BUG: a credential of another company")
 	}
@@ -209,6 +223,9 @@ func (c *call) upstreamForm(a *attempt) openai.UpstreamForm {
 	f.IncludeUsage = c.request.Stream && !t.Vendor.NoStreamOptions
 	if c.agent != nil && c.endpoint == openai.Chat {
 		f.System, f.OneSystem, f.BeforeUser = c.told.system, t.Vendor.OneSystem, c.told.passages
+	}
+	if t.Lent && (t.Vendor.CacheKey || !c.request.CacheKeySpan.Empty()) {
+		f.CacheKey = c.cacheKey()
 	}
 	if a.money { // the provider must keep to what is held
 		t.Vendor.LimitOutput(&f, &a.bound)

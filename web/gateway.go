@@ -39,6 +39,11 @@ type Parts struct {
 	Tenants  *tenant.Directory
 	Registry Registry
 	Keys     keystore.Keeper
+	// Lent gives out what the operator lends; nil: nothing.
+	Lent *keystore.Lender
+	// CacheKey is what the names of prompt caches are derived from where a
+	// credential is lent, of at least 32 bytes.
+	CacheKey []byte
 	Backends *Backends // the servers that readiness and metrics tell of
 	// Audit counts refusals and reads; nil: they leave no rows.
 	Audit *audit.Tally
@@ -119,6 +124,7 @@ type Gateway struct {
 	ready             atomic.Bool
 	retiring          atomic.Bool
 
+	health    router.Health
 	unasked   unasked
 	absurd    absurd
 	counting  counting

@@ -17,7 +17,7 @@ import (
 // the bound of the output is lowered.
 func (c *call) take(a *attempt) (err error) {
 	ask := limiter.Ask{
-		ID: a.entry.ID, Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound(),
+		ID: a.entry.ID, Limits: c.shared(a), Model: c.modelLimits(), Tokens: c.tokenBound(),
 		By:    limiter.By{Project: a.entry.ProjectID, Key: a.entry.KeyID, Agent: a.entry.AgentID, User: a.entry.UserID, Lent: a.entry.Lent},
 		Again: !a.entry.First, Claim: c.claim(), Lost: c.cancel,
 	}

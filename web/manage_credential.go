@@ -69,45 +69,58 @@ func (g *Gateway) getCredential(r *request) (any, error) {
 	return nil, tenant.ErrNotFound
 }
 
-// putCredential stores the company's credential for a provider, in place of
-// the one there was. Calls under way end with the old one.
-func (g *Gateway) putCredential(r *request) (any, error) {
-	var b struct {
-		Provider string            `json:"provider"`
-		Secret   *string           `json:"secret"` // left out for a provider that takes no key
-		BaseURL  string            `json:"base_url"`
-		Resource string            `json:"resource"`
-		Header   map[string]string `json:"header"`
-	}
-	if err := r.decode(&b); err != nil {
-		return nil, err
-	}
+// credentialBody is a credential as it is sent.
+type credentialBody struct {
+	Provider string            `json:"provider"`
+	Secret   *string           `json:"secret"` // left out for a provider that takes no key
+	BaseURL  string            `json:"base_url"`
+	Resource string            `json:"resource"`
+	Header   map[string]string `json:"header"`
+}
+
+// checked returns the credential to be stored for company.
+func (b *credentialBody) checked(r *request, company string) (n keystore.NewCredential, err error) {
 	v := r.settings.Vendors[b.Provider]
 	switch {
 	case b.Provider == "":
-		return nil, fault.Field("provider", "provider is required.")
+		return n, fault.Field("provider", "provider is required.")
 	case v == nil:
-		return nil, fault.Field("provider", "The gateway has no provider of this name.")
-	case b.BaseURL != "" && !r.settings.CompanyBaseURLs:
-		return nil, fault.Field("base_url", "The operator of this gateway does not allow companies to choose addresses (upstream.company_base_urls).")
+		return n, fault.Field("provider", "The gateway has no provider of this name.")
 	}
 	secret, keyless := "", b.Secret == nil && !v.NeedsSecret
 	switch {
 	case b.Secret != nil:
 		secret = *b.Secret
 	case !keyless:
-		return nil, fault.Field("secret", "secret is required: this provider takes a key.")
+		return n, fault.Field("secret", "secret is required: this provider takes a key.")
 	}
 	c := provider.Credential{
-		Company: r.scope.ID().String(), Provider: b.Provider, Secret: provider.NewSecret(secret),
+		Company: company, Provider: b.Provider, Secret: provider.NewSecret(secret),
 		BaseURL: b.BaseURL, Resource: b.Resource, Header: b.Header,
 	}
 	if err := v.Check(&c, r.settings.AllowPrivate); err != nil {
+		return n, err
+	}
+	return keystore.NewCredential{
+		Provider: c.Provider, Keyless: keyless, Secret: c.Secret, BaseURL: c.BaseURL, Resource: c.Resource, Header: c.Header,
+	}, nil
+}
+
+// putCredential stores the company's credential for a provider, in place of
+// the one there was. Calls under way end with the old one.
+func (g *Gateway) putCredential(r *request) (any, error) {
+	var b credentialBody
+	if err := r.decode(&b); err != nil {
 		return nil, err
 	}
-	sealed, err := g.Keys.Put(r.ctx, r.scope, keystore.NewCredential{
-		Provider: c.Provider, Keyless: keyless, Secret: c.Secret, BaseURL: c.BaseURL, Resource: c.Resource, Header: c.Header,
-	})
+	if b.BaseURL != "" && !r.settings.CompanyBaseURLs && r.settings.Vendors[b.Provider] != nil {
+		return nil, fault.Field("base_url", "The operator of this gateway does not allow companies to choose addresses (upstream.company_base_urls).")
+	}
+	n, err := b.checked(r, r.scope.ID().String())
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := g.Keys.Put(r.ctx, r.scope, n)
 	return toCredential(sealed), err
 }
 

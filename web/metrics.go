@@ -134,6 +134,7 @@ func newMetrics(g *Gateway) *metrics {
 		}
 		return 1
 	})
+	gauge("bulkhead_targets_broken", "Targets that failed too often and are tried last, each for one company or, with a lent credential, for all.", func() float64 { return float64(g.health.Stats().Broken) })
 	m.registry.MustRegister(backendUp{g, prometheus.NewDesc("bulkhead_backend_up", "1 if the server answered when it was last asked.", []string{"backend"}, nil)})
 	gauge("bulkhead_policy_stale_seconds", "Since the store was last asked for changes of policy with success.", func() float64 { return g.Tenants.Stale().Seconds() })
 	gauge("bulkhead_uptime_seconds", "Since the gateway was started.", func() float64 { return time.Since(g.started).Seconds() })

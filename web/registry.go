@@ -118,6 +118,12 @@ type Registry interface {
 	PutCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, b tenant.Budget) (tenant.Budget, error)
 	DeleteCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, id string) error
 
+	// LendTo lets a company use the operator's credentials for these providers,
+	// and for no others but those that are lent to all.
+	LendTo(ctx context.Context, a tenant.Act, s tenant.Scope, providers []string) error
+	// LentTo returns what the company is lent, those lent to all too, by provider.
+	LentTo(ctx context.Context, s tenant.Scope) ([]tenant.Lent, error)
+
 	// CreateCompany stores a company, its first project, that project's service
 	// account and the first keys in one transaction. Names need not be unique.
 	CreateCompany(ctx context.Context, a tenant.Act, c tenant.NewCompany) error

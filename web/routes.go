@@ -264,6 +264,13 @@ var opsRoutes = []route{
 	{"GET", "/admin/knowledge", operator, 0, 0, (*Gateway).getMasterKnowledge},
 	{"PUT", "/admin/knowledge", operator, 0, 0, (*Gateway).putMasterKnowledge},
 	{"DELETE", "/admin/knowledge", operator, 0, 0, (*Gateway).deleteMasterKnowledge},
+
+	{"GET", "/admin/companies/{company}/lent", operator, 0, 0, (*Gateway).getLent},
+	{"PUT", "/admin/companies/{company}/lent", operator, 0, 0, (*Gateway).putLent},
+	{"GET", "/admin/credentials", operator, 0, 0, (*Gateway).listLentCredentials},
+	{"POST", "/admin/credentials", operator, 0, 0, (*Gateway).putLentCredential},
+	{"GET", "/admin/credentials/{credential}", operator, 0, 0, (*Gateway).getLentCredential},
+	{"DELETE", "/admin/credentials/{credential}", operator, 0, 0, (*Gateway).deleteLentCredential},
 }
 
 // Route describes one line of the table, for tests and documentation.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -157,6 +158,7 @@ func (s *stream) relay(ev openai.Event) {
 	// and some providers send no [DONE].
 	s.finished = s.finished || s.chunk.Finished
 	switch {
+	case a.target.Lent && s.hide(ev):
 	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage || s.chunk.Media:
 		s.out = append(s.out, ev.Raw...)
 	case s.chunk.EmptyChoices && s.chunk.HasUsage:
@@ -166,6 +168,24 @@ func (s *stream) relay(ev openai.Event) {
 		s.out = openai.AppendWithoutUsage(s.out, ev.Data, &s.chunk)
 		s.out = append(s.out, "\n\n"...)
 	}
+}
+
+// hide appends an event without what it says of the provider's caches, and
+// reports false, having appended nothing, where it says nothing of them or the
+// client is to see no usage at all.
+func (s *stream) hide(ev openai.Event) bool {
+	if !s.chunk.UsageSpan.Empty() && !s.c.request.IncludeUsage && !s.chunk.Media {
+		return false
+	}
+	before := len(s.out)
+	named := ev.Raw[:max(bytes.Index(ev.Raw, []byte("data:")), 0)] // events of images and sound have names
+	out, hidden := openai.AppendUncached(append(append(s.out, named...), "data: "...), ev.Data)
+	if !hidden {
+		s.out = out[:before]
+		return false
+	}
+	s.out = append(out, "\n\n"...)
+	return true
 }
 
 // finish is called when no more events come.
@@ -229,9 +249,13 @@ func (s *stream) fail(err error) {
 // providerError is an error the provider sent in the middle of its stream. Some
 // repeat the key they were sent, which is not the client's to see.
 func (s *stream) providerError(data []byte) error {
-	mask := s.c.last().secret.Mask
+	a := s.c.last()
+	mask := a.secret.Mask
 	// Before anything cuts the text, and after what JSON has escaped.
 	v := openai.ParseError([]byte(mask(string(data))))
+	if a.target.Lent {
+		return lentFault(400, v.Code)
+	}
 	f := fault.New(fault.Upstream, "%s", mask(v.Message))
 	if f.Message == "" {
 		f.Message = "the provider broke its answer off with an error"

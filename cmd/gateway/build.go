@@ -132,7 +132,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	backends := web.WatchBackends(asked, h.backendChanged)
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
-		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
+		Tenants: directory, Registry: h.db, Keys: keys, Lent: keystore.NewLender(h.db, master, keys, keystore.Options{}), CacheKey: master.Derive(promptCacheKey), Backends: backends, Audit: h.openTally(),
 		Kept: h.db, Sealer: sealed,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
@@ -169,6 +169,9 @@ func (h *house) recovered(ctx context.Context, book *ledger.Ledger) error {
 	}
 	return nil
 }
+
+// promptCacheKey is what the names of prompt caches at providers are derived from.
+const promptCacheKey = "prompt cache"
 
 // feedFailed tells of the store going away and coming back.
 func (h *house) feedFailed(err error) {

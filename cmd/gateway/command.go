@@ -345,9 +345,14 @@ func (c *client) credentialSet(ctx context.Context, args []string) error {
 	base := c.flags.String("base-url", "", "the provider's address, if it is not the vendor's")
 	resource := c.flags.String("resource", "", "the name of the resource (Azure)")
 	keyless := c.flags.Bool("keyless", false, "the provider takes no key: nothing is read")
+	lent := c.flags.Bool("lent", false, "the operator lends it to companies: needs an operator key")
+	all := c.flags.Bool("all-companies", false, "with -lent: every company may use it")
 	a, err := c.parse(args, "PROVIDER")
 	if err != nil {
 		return err
+	}
+	if *all && !*lent {
+		return errors.New("-all-companies is for a credential that is -lent")
 	}
 	body := object{"provider": a[0]}
 	if !*keyless {
@@ -363,7 +368,13 @@ func (c *client) credentialSet(ctx context.Context, args []string) error {
 	if *resource != "" {
 		body["resource"] = *resource
 	}
-	o, err := c.admin(ctx, http.MethodPost, "/credentials", body)
+	var o object
+	if *lent {
+		body["all_companies"] = *all
+		o, err = c.operator(ctx, http.MethodPost, "/admin/credentials", body)
+	} else {
+		o, err = c.admin(ctx, http.MethodPost, "/credentials", body)
+	}
 	if err != nil {
 		return err
 	}

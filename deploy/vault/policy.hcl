@@ -20,6 +20,14 @@ path "secret/metadata/bulkhead/companies/+/providers/" {
   capabilities = ["list"]
 }
 
+# What the operator lends: see docs/vault.md. Nothing lists here.
+path "secret/data/bulkhead/operator/providers/+" {
+  capabilities = ["create", "read", "update"]
+}
+path "secret/metadata/bulkhead/operator/providers/+" {
+  capabilities = ["delete"]
+}
+
 # Its own token. The policy "default" has these, too; with them here the token
 # does without it (token_no_default_policy=true).
 path "auth/token/lookup-self" {

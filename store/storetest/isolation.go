@@ -49,6 +49,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateViews(t, w, acme, beta)
 	testSeparateMoney(t, w)
 	testSeparateKnowledge(t, w, acme, beta)
+	testSeparateLent(t, w, acme, beta)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -133,6 +134,8 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	furnishPeople(t, w, s, name, at)
 	furnishKnowledge(t, w, s, name, at)
 	furnishAgents(t, w, s, name, at)
+	must(t, db.PutLentCredential(ctx, w.act("credential.put", ""), lent("cred_lent_"+name, "lent-"+name, 1)))
+	must(t, db.LendTo(ctx, w.act("company.lent.put", s.ID().String()), s, []string{"lent-" + name}))
 }
 
 var (
