@@ -52,7 +52,9 @@ func TestVaultLook(t *testing.T) {
 	place := "secret/data/bulkhead/companies/none/providers/none"
 	f(token("1h", true, policy("look-read", read+self+ask)),
 		"create at "+place+"; update at "+place+"; delete at "+strings.Replace(place, "data", "metadata", 1)+
-			"; list at secret/metadata/bulkhead/companies/none/providers/",
+			"; list at secret/metadata/bulkhead/companies/none/providers/; create at secret/data/bulkhead/operator/providers/none"+
+			"; read at secret/data/bulkhead/operator/providers/none; update at secret/data/bulkhead/operator/providers/none"+
+			"; delete at secret/metadata/bulkhead/operator/providers/none",
 		func(l keystore.VaultLooked) bool { return !l.Unasked && !l.All })
 	f(token("1h", true, policy("look-unasked", read+self)), "", func(l keystore.VaultLooked) bool { return l.Unasked })
 

@@ -284,7 +284,7 @@ func choices(kind string, own, foreign *side) []choice {
 	id := foreign.stable[kind+foreign.projects[0]]
 	list := []choice{
 		{"own", own.stable[kind+own.projects[0]], "", true},
-		{"foreign", id, "", kind == "company" || kind == "override"}, // the operator may see every company, and has the same overrides for all
+		{"foreign", id, "", kind == "company" || kind == "override" || kind == "lent credential"}, // the operator may see every company, and has the same overrides for all
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
 	}
