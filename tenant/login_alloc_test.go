@@ -21,4 +21,3 @@ func TestSessionAllocations(t *testing.T) {
 		t.Errorf("%v allocations for a warm session", n)
 	}
 }
-

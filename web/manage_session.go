@@ -109,6 +109,11 @@ func (g *Gateway) login(r *request) (any, error) {
 		Email        string `json:"email"`
 		Password     string `json:"password"`
 	}
+	// A page of another site could send a form, and so put its reader into a session
+	// that is not theirs; it cannot send this type without asking.
+	if kind, _, _ := strings.Cut(string(r.rc.Request.Header.ContentType()), ";"); !strings.EqualFold(strings.TrimSpace(kind), "application/json") {
+		return nil, fault.New(fault.Invalid, "A login must have the header Content-Type: application/json.").WithCode("content_type_required")
+	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
 	}
