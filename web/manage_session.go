@@ -31,16 +31,15 @@ var (
 func secretOf(rc *fasthttp.RequestCtx) []byte { return rc.Request.Header.Cookie(sessionCookie) }
 
 // authenticate proves who a management request is by: a key, or a session.
-func (g *Gateway) authenticate(r *request, rt *route) (tenant.Scope, error) {
+func (g *Gateway) authenticate(r *request, rt *route) (s tenant.Scope, err error) {
 	key, secret := apiKey(r.rc), secretOf(r.rc)
 	switch {
 	case len(secret) == 0:
 		return g.Tenants.Authenticate(r.ctx, key)
 	case len(key) > 0:
-		return tenant.Scope{}, errTwoWays
+		return s, errTwoWays
 	}
-	s, err := g.Tenants.AuthenticateSession(r.ctx, secret)
-	if err != nil {
+	if s, err = g.Tenants.AuthenticateSession(r.ctx, secret); err != nil {
 		return s, err
 	}
 	if rt.method != fasthttp.MethodGet && !g.Tenants.Minter().ProvesCSRF(secret, r.rc.Request.Header.Peek(csrfHeader)) {
