@@ -21,6 +21,9 @@ var companyTables = []companyTable{
 	{"entry",
 		statement{"entry_empty", `DELETE FROM entry WHERE company_id = $1`},
 		statement{"entry_count", `SELECT count(*) FROM entry WHERE company_id = $1`}},
+	{"idempotency",
+		statement{"idempotency_empty", `DELETE FROM idempotency WHERE company_id = $1`},
+		statement{"idempotency_count", `SELECT count(*) FROM idempotency WHERE company_id = $1`}},
 	{"rollup",
 		statement{"rollup_empty", `DELETE FROM rollup WHERE company_id = $1`},
 		statement{"rollup_count", `SELECT count(*) FROM rollup WHERE company_id = $1`}},
@@ -69,6 +72,9 @@ var companyTables = []companyTable{
 	{"budget",
 		statement{"budget_empty", `DELETE FROM budget WHERE company_id = $1`},
 		statement{"budget_count", `SELECT count(*) FROM budget WHERE company_id = $1`}},
+	{"price",
+		statement{"price_empty", `DELETE FROM price WHERE company_id = $1`},
+		statement{"price_count", `SELECT count(*) FROM price WHERE company_id = $1`}},
 	{"route",
 		statement{"route_empty", `DELETE FROM route WHERE company_id = $1`},
 		statement{"route_count", `SELECT count(*) FROM route WHERE company_id = $1`}},
@@ -103,7 +109,7 @@ func companyTableNames() []string {
 
 var companyTombstoned = statement{"company_tombstoned",
 	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4,
-		rolled_until = 0
+		rolled_until = 0, degraded_nano = 0, degraded_requests = 0
 	WHERE company_id = $1`}
 
 // EraseCompany implements web.Registry. The audit rows go with the company;

@@ -47,6 +47,8 @@ var rowsOf = []string{
 		VALUES ($1, 'e', 'a', 1, 1, 1, 1, 0, 1, 0, 0)`,
 	`INSERT INTO audit (company_id, id, created_at, type, actor, project_id, object) VALUES ($1, 'x', 1, 't', 'a', '', '')`,
 	`INSERT INTO audit_link (company_id, seq, id, hash) VALUES ($1, 1, 'x', decode(repeat('00', 32), 'hex'))`,
+	`INSERT INTO idempotency (company_id, claim, project_id, size, until, request, owner, state) VALUES ($1, 'claim', 'p', 0, 1, 'r', 'o', 'begun')`,
+	`INSERT INTO price (company_id, provider, model, spec, updated_at) VALUES ($1, 'p', 'm', '{}', 1)`,
 	`INSERT INTO audit_head (company_id, count, hash, seal) VALUES ($1, 1, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'))`,
 }
 

@@ -45,6 +45,9 @@ type Directory struct {
 	watching watching
 	hasher   *hasher
 	throttle *throttle
+
+	usedMu sync.Mutex
+	used   []Scope
 }
 
 // Options bound a Directory. Zero values take the defaults.
@@ -155,7 +158,7 @@ func (d *Directory) authenticate(ctx context.Context, key []byte, p parsedKey) (
 	if err != nil {
 		return Scope{}, err
 	}
-	if a == nil || a.key.Kind != p.kind || !d.minter.proves(key, &a.key.Hash) {
+	if a == nil || a.key.Kind != p.kind || !d.proved(key, a.key) {
 		return Scope{}, errBadKey
 	}
 	// The key is proved. Only now may the answer depend on the company.
@@ -173,7 +176,11 @@ func (d *Directory) authenticate(ctx context.Context, key []byte, p parsedKey) (
 	case a.key.Kind != KeyAdmin && (a.project == nil || !a.project.ArchivedAt.IsZero()):
 		return Scope{}, errArchived
 	}
-	return Scope{a}, nil
+	s := Scope{a}
+	if a.session == nil { // a session keeps its own time
+		d.use(s, d.now())
+	}
+	return s, nil
 }
 
 // UpToDate reports whether s is of the policy that the Directory holds now of its

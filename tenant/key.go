@@ -58,6 +58,13 @@ type Key struct {
 	CreatedAt        time.Time
 	ExpiresAt        time.Time // zero: never
 	Limits           Limits
+	Rules            KeyRules
+
+	// OldHash is of the value before the last rotation, which is taken until
+	// OldUntil.
+	OldHash    [sha256.Size]byte
+	OldUntil   time.Time
+	LastUsedAt time.Time // to the minute, zero: never, or not known yet
 }
 
 // OperatorLocator stands in an operator's key where a company's locator
@@ -230,7 +237,10 @@ func (m *Minter) proves(key []byte, want *[sha256.Size]byte) bool {
 
 // mint makes a key. The value is shown once, by whoever called.
 func (m *Minter) mint(kind KeyKind, locator string) (value string, k Key) {
-	id := digits(keyIDLen, base32Digits)
+	return m.mintAs(kind, locator, digits(keyIDLen, base32Digits))
+}
+
+func (m *Minter) mintAs(kind KeyKind, locator, id string) (value string, k Key) {
 	b := []byte(keyPrefix + kind.String() + "-" + locator + "-" + id + "-" + digits(secretLen, base62Digits))
 	b = appendCRC(b, b)
 	k = Key{ID: kind.name(id), Kind: kind, Hash: m.sum(b)}

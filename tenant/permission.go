@@ -115,6 +115,11 @@ func PermissionsOf(names []string) (p Permissions, unknown string) {
 type Grants struct {
 	Company  Permissions
 	Projects map[string]Permissions // by the project's id
+
+	// What a project's key may do, and where: of these there are many, and a map for
+	// each would be most of what a company takes in memory.
+	project string
+	within  Permissions
 }
 
 // In returns what may be done in a project; "" is the company as a whole.
@@ -122,7 +127,11 @@ func (g Grants) In(project string) Permissions {
 	if project == "" {
 		return g.Company
 	}
-	return g.Company | g.Projects[project]
+	p := g.Company | g.Projects[project]
+	if project == g.project {
+		p |= g.within
+	}
+	return p
 }
 
 // Allows reports whether all of need may be done in a project; "" is the company
@@ -141,7 +150,7 @@ func (g Grants) Within(most Grants) bool {
 			return false
 		}
 	}
-	return true
+	return g.project == "" || g.within.Within(most.In(g.project))
 }
 
 // Add adds p in a project; "" is the company as a whole. g must not be shared.
@@ -161,7 +170,7 @@ func (g *Grants) Add(project string, p Permissions) {
 func keyGrants(k *Key) Grants {
 	switch k.Kind {
 	case KeyLive, KeyTest:
-		return Grants{Projects: map[string]Permissions{k.ProjectID: ModelRequest}}
+		return Grants{project: k.ProjectID, within: ModelRequest}
 	case KeyAdmin:
 		return Grants{Company: AllPermissions}
 	}

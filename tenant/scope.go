@@ -43,7 +43,8 @@ type access struct {
 	grants  Grants
 	limits  []Limited
 	budgets []*Budget
-	minter  *Minter // whose pepper UserID takes
+	minter  *Minter      // whose pepper UserID takes
+	used    atomic.Int64 // when its use was last noted, unix ns
 }
 
 // session is what is known of a session beside its key.

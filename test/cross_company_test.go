@@ -24,6 +24,13 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
+	"/v1/images/generations":   func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
+	"/v1/images/edits":         func(*side) any { return formBody{"model", "shared", "prompt", "Hello", "image@", "png"} },
+	"/v1/images/variations":    func(*side) any { return formBody{"model", "shared", "image@", "png"} },
+	"/v1/audio/speech":         func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
+	"/v1/audio/transcriptions": func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/audio/translations":   func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+
 	"/v1/organization/projects":                                               named,
 	"/v1/organization/projects/{project}":                                     named,
 	"/v1/organization/projects/{project}/archive":                             empty,
@@ -37,6 +44,12 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/model_permissions": func(*side) any {
 		return map[string]any{"mode": "deny_list", "model_ids": []string{"up/denied"}}
 	},
+	"/v1/organization/projects/{project}/api_keys/{key}/rotate": func(*side) any { return map[string]any{"overlap_seconds": 60} },
+	"/v1/organization/admin_api_keys/{key}/rotate":              empty,
+	// A key that never was; foreign ones are TestLeakedKey's.
+	"/v1/organization/api_keys/revoke": func(s *side) any {
+		return map[string]any{"value": resum(s.APIKey[:len(s.APIKey)-49] + strings.Repeat("0", 43))}
+	},
 	"/v1/organization/admin_api_keys": named,
 	"/v1/organization/credentials": func(s *side) any {
 		return map[string]any{"provider": "spare", "secret": s.secret}
@@ -47,6 +60,7 @@ var bodies = map[string]func(s *side) any{
 
 	"/v1/organization/budgets":                                 func(*side) any { return userBudget("somebody") },
 	"/v1/organization/budgets/{budget}":                        func(*side) any { return map[string]any{"limit_requests": 999_999} },
+	"/v1/organization/budgets/degraded":                        func(*side) any { return map[string]any{"degraded": "refuse"} },
 	"/v1/organization/budgets/calendar":                        func(*side) any { return map[string]any{"time_zone": "UTC"} },
 	"/v1/organization/spend_limit":                             spendLimit,
 	"/v1/organization/projects/{project}/spend_limit":          spendLimit,
@@ -54,6 +68,9 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/spend_alerts/{alert}":                    spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts":         spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts/{alert}": spendAlert,
+
+	"/v1/organization/prices": func(s *side) any { return priceOf("up", foreignRoute(s)) },
+	"/admin/prices":           func(s *side) any { return priceOf("up", "everybody's") },
 
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies":                   named,
@@ -74,6 +91,11 @@ func spendLimit(*side) any {
 func spendAlert(*side) any {
 	return map[string]any{"threshold_amount": 90_000_000, "currency": "USD", "interval": "month",
 		"notification_channel": map[string]any{"type": "webhook", "url": "https://hooks.example.com/spend"}}
+}
+
+// priceOf is a price of a model that nothing here calls.
+func priceOf(provider, model string) any {
+	return map[string]any{"provider": provider, "model": model, "usd_per_million_tokens": map[string]string{"input": "1.5", "output": "6"}}
 }
 
 var ceiling = map[string]any{"window": "month", "limit_usd": "900000"}
@@ -98,7 +120,7 @@ var usageSpan = fmt.Sprintf("?start_time=%d&end_time=%d", time.Now().Unix()-8640
 // absent reports whether a route shows what no company here has: a limit that is
 // set in a sweep is taken away in it.
 func absent(r web.Route) bool {
-	return r.Method == http.MethodGet && strings.HasSuffix(r.Pattern, "/spend_limit")
+	return r.Method == http.MethodGet && strings.HasSuffix(r.Pattern, "/spend_limit") || r.Pattern == "/v1/organization/api_keys/revoke"
 }
 
 func named(*side) any { return map[string]any{"name": "Same name"} }
@@ -153,7 +175,8 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		return []tenant.KeyKind{tenant.KeyAdmin, tenant.KeySession}, true
 	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin, tenant.KeySession}, true
-	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p):
+	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p),
+		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
 	}
 	return nil, false
@@ -230,7 +253,7 @@ func choices(kind string, own, foreign *side) []choice {
 	id := foreign.stable[kind+foreign.projects[0]]
 	list := []choice{
 		{"own", own.stable[kind+own.projects[0]], "", true},
-		{"foreign", id, "", kind == "company"}, // the operator may see every company
+		{"foreign", id, "", kind == "company" || kind == "override"}, // the operator may see every company, and has the same overrides for all
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
 	}
@@ -457,7 +480,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		last := r.Pattern[strings.LastIndex(r.Pattern, "/")+1:]
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
-			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "audit_logs": "audit row",
+			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "prices": "price", "audit_logs": "audit row",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 			"users": kindOfObject(r.Pattern+"/{user}", "user"), "groups": kindOfObject(r.Pattern+"/{group}", "group"),
 			"roles": kindOfObject(r.Pattern+"/{role}", "role"), "invites": "invite",

@@ -213,6 +213,14 @@ var objects = map[string]object{
 		w.g.setRoute(t, s.company, name, "up/ok")
 		return name
 	}},
+	"price": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/prices", priceOf("up", likeness("price_of_00000000")))
+	}},
+	"override": {false, func(t *testing.T, w *world, _ *side, _ string) string {
+		var o struct{ ID string }
+		w.g.call(t, http.MethodPut, w.g.OpsURL+"/admin/prices", w.g.Operator, priceOf("up", likeness("price_of_00000000")), &o)
+		return o.ID
+	}},
 	"limit": {false, func(t *testing.T, w *world, s *side, _ string) string { return rateLimitID(foreignRoute(s)) }},
 	"model": {false, func(t *testing.T, w *world, s *side, _ string) string { return foreignRoute(s) }},
 	"company": {false, func(t *testing.T, w *world, _ *side, _ string) string {

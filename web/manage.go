@@ -82,6 +82,9 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 		if err == nil {
 			err = rt.admit(r.scope, r.place())
 		}
+		if err == nil {
+			err = g.checkAddress(r.rc, r.scope)
+		}
 	}
 	if err != nil {
 		return nil, err

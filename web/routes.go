@@ -45,6 +45,12 @@ var publicRoutes = []route{
 	{"POST", "/v1/completions", project, tenant.ModelRequest, openai.Completions, nil},
 	{"POST", "/v1/embeddings", project, tenant.ModelRequest, openai.Embeddings, nil},
 	{"POST", "/v1/moderations", project, tenant.ModelRequest, openai.Moderations, nil},
+	{"POST", "/v1/images/generations", project, tenant.ModelRequest, openai.Images, nil},
+	{"POST", "/v1/images/edits", project, tenant.ModelRequest, openai.ImageEdits, nil},
+	{"POST", "/v1/images/variations", project, tenant.ModelRequest, openai.ImageVariations, nil},
+	{"POST", "/v1/audio/speech", project, tenant.ModelRequest, openai.Speech, nil},
+	{"POST", "/v1/audio/transcriptions", project, tenant.ModelRequest, openai.Transcriptions, nil},
+	{"POST", "/v1/audio/translations", project, tenant.ModelRequest, openai.Translations, nil},
 	{"GET", "/v1/models", project | managing, tenant.ModelRequest, 0, (*Gateway).listModels},
 	{"GET", "/v1/models/{model...}", project | managing, tenant.ModelRequest, 0, (*Gateway).getModel},
 
@@ -65,6 +71,7 @@ var publicRoutes = []route{
 	{"GET", "/v1/organization/projects/{project}/api_keys/{key}", managing, tenant.KeysRead, 0, (*Gateway).getProjectKey},
 	{"POST", "/v1/organization/projects/{project}/api_keys/{key}", managing, tenant.KeysWrite, 0, (*Gateway).updateProjectKey},
 	{"DELETE", "/v1/organization/projects/{project}/api_keys/{key}", managing, tenant.KeysWrite, 0, (*Gateway).deleteProjectKey},
+	{"POST", "/v1/organization/projects/{project}/api_keys/{key}/rotate", managing, tenant.KeysWrite | tenant.ModelRequest, 0, (*Gateway).rotateProjectKey},
 
 	{"GET", "/v1/organization/projects/{project}/rate_limits", managing, tenant.ProjectsRead, 0, (*Gateway).listRateLimits},
 	{"POST", "/v1/organization/projects/{project}/rate_limits/{limit}", managing, tenant.ProjectsWrite, 0, (*Gateway).updateRateLimit},
@@ -96,6 +103,8 @@ var publicRoutes = []route{
 	{"POST", "/v1/organization/admin_api_keys", managing, tenant.AdminKeysWrite, 0, (*Gateway).createAdminKey},
 	{"GET", "/v1/organization/admin_api_keys/{key}", managing, tenant.AdminKeysWrite, 0, (*Gateway).getAdminKey},
 	{"DELETE", "/v1/organization/admin_api_keys/{key}", managing, tenant.AdminKeysWrite, 0, (*Gateway).deleteAdminKey},
+	{"POST", "/v1/organization/admin_api_keys/{key}/rotate", managing, tenant.AdminKeysWrite, 0, (*Gateway).rotateAdminKey},
+	{"POST", "/v1/organization/api_keys/revoke", managing, tenant.KeysWrite | tenant.AdminKeysWrite, 0, (*Gateway).revokeLeaked},
 
 	{"GET", "/v1/organization/credentials", managing, tenant.CredentialWrite, 0, (*Gateway).listCredentials},
 	{"POST", "/v1/organization/credentials", managing, tenant.CredentialWrite, 0, (*Gateway).putCredential},
@@ -107,12 +116,19 @@ var publicRoutes = []route{
 	{"GET", "/v1/organization/routes/{route}", managing, tenant.CredentialWrite, 0, (*Gateway).getRoute},
 	{"DELETE", "/v1/organization/routes/{route}", managing, tenant.CredentialWrite, 0, (*Gateway).deleteRoute},
 
+	{"GET", "/v1/organization/prices", managing, tenant.UsageRead, 0, (*Gateway).listPrices},
+	{"POST", "/v1/organization/prices", managing, tenant.BudgetsWrite, 0, (*Gateway).putPrice},
+	{"GET", "/v1/organization/prices/{price...}", managing, tenant.UsageRead, 0, (*Gateway).getPrice},
+	{"DELETE", "/v1/organization/prices/{price...}", managing, tenant.BudgetsWrite, 0, (*Gateway).deletePrice},
+
 	{"GET", "/v1/organization/audit_logs", managing, tenant.AuditRead, 0, (*Gateway).listAuditLogs},
 
 	{"GET", "/v1/organization/budgets", managing, tenant.UsageRead, 0, (*Gateway).listBudgets},
 	{"POST", "/v1/organization/budgets", managing, tenant.BudgetsWrite, 0, (*Gateway).createBudget},
 	{"GET", "/v1/organization/budgets/calendar", managing, tenant.UsageRead, 0, (*Gateway).getCalendar},
 	{"POST", "/v1/organization/budgets/calendar", managing, tenant.BudgetsWrite, 0, (*Gateway).setCalendar},
+	{"GET", "/v1/organization/budgets/degraded", managing, tenant.UsageRead, 0, (*Gateway).getDegraded},
+	{"POST", "/v1/organization/budgets/degraded", managing, tenant.BudgetsWrite, 0, (*Gateway).setDegraded},
 	{"GET", "/v1/organization/budgets/{budget}", managing, tenant.UsageRead, 0, (*Gateway).getBudget},
 	{"POST", "/v1/organization/budgets/{budget}", managing, tenant.BudgetsWrite, 0, (*Gateway).updateBudget},
 	{"DELETE", "/v1/organization/budgets/{budget}", managing, tenant.BudgetsWrite, 0, (*Gateway).deleteBudget},
@@ -198,6 +214,10 @@ var opsRoutes = []route{
 	{"GET", "/admin/companies/{company}/ceiling", operator, 0, 0, (*Gateway).getCeiling},
 	{"PUT", "/admin/companies/{company}/ceiling", operator, 0, 0, (*Gateway).putCeiling},
 	{"DELETE", "/admin/companies/{company}/ceiling", operator, 0, 0, (*Gateway).deleteCeiling},
+
+	{"GET", "/admin/prices", operator, 0, 0, (*Gateway).listOperatorPrices},
+	{"PUT", "/admin/prices", operator, 0, 0, (*Gateway).putOperatorPrice},
+	{"DELETE", "/admin/prices/{override...}", operator, 0, 0, (*Gateway).deleteOperatorPrice},
 }
 
 // Route describes one line of the table, for tests and documentation.
@@ -285,7 +305,27 @@ func (t *routeTable) find(rc *fasthttp.RequestCtx) (*route, []param, error) {
 	if known {
 		return nil, nil, errNoMethod
 	}
-	return nil, nil, errNoPath
+	return nil, nil, noPath(string(path))
+}
+
+// notServed are parts of OpenAI's API that keep something of a company's at the
+// provider, or run there for long: nothing of them is forwarded.
+var notServed = map[string]string{
+	"batches": "batches", "uploads": "uploads in parts", "fine_tuning": "fine-tuning", "fine-tunes": "fine-tuning",
+	"realtime": "the realtime API", "assistants": "assistants", "threads": "threads", "containers": "containers", "evals": "evals",
+	"videos": "videos", "skills": "skills", "chatkit": "ChatKit",
+}
+
+// noPath says that there is no such path, and of OpenAI's own which part of its API
+// is not served.
+func noPath(path string) error {
+	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
+		first, _, _ := strings.Cut(rest, "/")
+		if what := notServed[first]; what != "" {
+			return fault.New(fault.NotFound, "This gateway does not serve %s (/v1/%s). Nothing was sent to a provider.", what, first).WithCode("unsupported_api")
+		}
+	}
+	return errNoPath
 }
 
 // match compares a path with a pattern, segment by segment.
@@ -325,6 +365,9 @@ func (g *Gateway) serve(rc *fasthttp.RequestCtx) {
 	defer g.leave(rc)
 	if rc.ConnRequestNum() == 1 {
 		g.unasked.asked(rc.Conn())
+	}
+	if g.cors(rc) {
+		return
 	}
 	r, params, err := g.routes.find(rc)
 	if ambiguous := refuse(rc); ambiguous != nil {

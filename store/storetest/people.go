@@ -50,7 +50,7 @@ func (w *world) login(s tenant.Scope, email string) tenant.Scope {
 }
 
 // begin begins a session with a given id.
-func (w *world) begin(in tenant.Scope, id, agent string, at time.Time) {
+func (w *world) beginSession(in tenant.Scope, id, agent string, at time.Time) {
 	w.t.Helper()
 	k := tenant.Key{ID: id, Kind: tenant.KeySession, CreatedAt: at, ExpiresAt: at.Add(tenant.SessionLife)}
 	copy(k.Hash[:], id)
@@ -81,8 +81,8 @@ func furnishPeople(t *testing.T, w *world, s tenant.Scope, name string, at time.
 	own.Name, own.UserID = name+" own key", "user_same"
 	must(t, db.CreateKey(ctx, s, own))
 	in := w.login(s, "same@example.com")
-	w.begin(in, "session_live", name+" browser", time.Now())
-	w.begin(in, "session_same", name+" browser", at) // long over
+	w.beginSession(in, "session_live", name+" browser", time.Now())
+	w.beginSession(in, "session_same", name+" browser", at) // long over
 }
 
 // seePeople reads all there is of people.
@@ -135,7 +135,7 @@ func changePeople(t *testing.T, w *world, s tenant.Scope) {
 	ctx, db := w.ctx(), w.db
 	in := w.login(s, "same@example.com")
 	must(t, db.SeeSession(ctx, s.ID(), "session_same", time.Now()))
-	w.begin(in, "session_new", "another", time.Now())
+	w.beginSession(in, "session_new", "another", time.Now())
 	sessions, err := db.Sessions(ctx, in)
 	must(t, err)
 	same(t, len(sessions), 2) // one was over
