@@ -160,6 +160,25 @@ func TestTally(t *testing.T) {
 
 // TestTallyClaims: keys that are only named are told by name if they are the
 // company's, and together if nobody ever had them.
+// TestTallyLogins counts passwords that were wrong: whose they were not, and never
+// who tried.
+func TestTallyLogins(t *testing.T) {
+	bubble(t, TallyOptions{}, func(t *testing.T, tally *Tally, s *sink, company func(string) Caller) {
+		acme := company("acme").Company
+		for range 3 {
+			tally.LoginFailed(acme, "user_a")
+		}
+		tally.LoginFailed(acme, "")
+		wait(2 * time.Minute)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if rows := s.rows[acme]; len(rows) != 2 || rows[0].Type != LoginFailed || rows[0].Actor != Unknown || rows[0].Object != "" || rows[0].Count != 1 ||
+			rows[1].Object != "user_a" || rows[1].Count != 3 {
+			t.Errorf("rows %+v", rows)
+		}
+	})
+}
+
 func TestTallyClaims(t *testing.T) {
 	bubble(t, TallyOptions{Unproved: 4}, func(t *testing.T, tally *Tally, s *sink, company func(string) Caller) {
 		s.known = []string{"key_revoked"}

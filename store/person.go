@@ -13,8 +13,10 @@ import (
 // A person is shown with the built-in role that counts most in the company, by
 // its place in tenant.BuiltInRoles.
 const (
+	roleOwner, roleManager, roleMember = tenant.RoleOwner, tenant.RoleManager, tenant.RoleMember
+
 	personRows = `SELECT p.id, p.email, p.name, p.created_at, COALESCE((SELECT MIN(CASE g.role_id
-		WHEN '` + tenant.RoleOwner + `' THEN 0 WHEN '` + tenant.RoleManager + `' THEN 1 WHEN '` + tenant.RoleMember + `' THEN 2 ELSE 3 END)
+		WHEN '` + roleOwner + `' THEN 0 WHEN '` + roleManager + `' THEN 1 WHEN '` + roleMember + `' THEN 2 ELSE 3 END)
 		FROM role_grant AS g WHERE g.company_id = $1 AND g.project_id = '' AND g.principal = p.id), 3)
 	FROM person AS p`
 	personsBetween = ` WHERE p.company_id = $1 AND (p.created_at, p.id) > ($2, $3) AND (p.created_at, p.id) < ($4, $5)
@@ -44,7 +46,7 @@ var (
 	// one of these must stay.
 	ownersCounted = statement{"owners_counted",
 		`SELECT count(*) FROM role_grant AS g JOIN person AS p ON p.company_id = $1 AND p.id = g.principal
-		WHERE g.company_id = $1 AND g.project_id = '' AND g.role_id = '` + tenant.RoleOwner + `'`}
+		WHERE g.company_id = $1 AND g.project_id = '' AND g.role_id = '` + roleOwner + `'`}
 
 	keysOfUserRevoked = statement{"keys_of_user_revoked",
 		`UPDATE api_key SET revoked_at = $3 WHERE company_id = $1 AND user_id = $2 AND revoked_at = 0 RETURNING id`}

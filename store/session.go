@@ -8,13 +8,13 @@ import (
 	"bulkhead/tenant"
 )
 
-const sessionRows = `SELECT id, user_id, hash, agent, created_at, seen_at, expires_at FROM session WHERE company_id = $1`
+const sessionRows = `SELECT id, user_id, hash, user_agent, created_at, seen_at, expires_at FROM session WHERE company_id = $1`
 
 var (
 	sessionOne      = statement{"session_one", sessionRows + ` AND id = $2`}
 	sessionsOfUser  = statement{"sessions_of_user", sessionRows + ` AND user_id = $2 ORDER BY created_at DESC, id DESC`}
 	sessionInserted = statement{"session_inserted",
-		`INSERT INTO session (company_id, id, user_id, hash, agent, created_at, seen_at, expires_at)
+		`INSERT INTO session (company_id, id, user_id, hash, user_agent, created_at, seen_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`}
 	sessionSeen = statement{"session_seen",
 		`UPDATE session SET seen_at = $3 WHERE company_id = $1 AND id = $2 AND seen_at < $3`}

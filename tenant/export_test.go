@@ -24,3 +24,6 @@ const (
 	UnknownPerShard = unknownPerShard
 	Shards          = shardCount
 )
+
+// Hashing is how many passwords are being hashed now.
+func Hashing(d *Directory) int { return len(d.hasher.working) }

@@ -109,7 +109,7 @@ func (d *Directory) AuthenticateSession(ctx context.Context, secret []byte) (Sco
 		return Scope{}, errNoSession
 	}
 	s, err := d.authenticate(ctx, secret, p)
-	if f := fault.As(err); err != nil && f.Kind == fault.Unauthenticated {
+	if err != nil && fault.Is(err, fault.Unauthenticated) {
 		return Scope{}, errNoSession
 	}
 	return s, err

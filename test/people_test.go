@@ -206,6 +206,15 @@ func TestSessions(t *testing.T) {
 	}
 	login(strings.TrimPrefix(s.ID, "org-"), strings.ToUpper(p.email), peoplePassword).want(t, "another spelling", http.StatusOK)
 
+	form, err := http.Post(w.g.URL+"/v1/sessions", "text/plain", strings.NewReader(`{"organization":"`+s.ID+`","email":"`+p.email+`","password":"`+peoplePassword+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form.Body.Close()
+	if form.StatusCode != http.StatusBadRequest || len(form.Cookies()) != 0 {
+		t.Errorf("a login as a form of another site sends it: status %d, cookies %v", form.StatusCode, form.Cookies())
+	}
+
 	// Without the token nothing is changed, and what looks is let through.
 	for _, bad := range []string{"", csrf[1:], strings.Repeat("0", len(csrf)), secret} {
 		a := w.ask(t, asPerson+secret+":"+bad, "POST", "/v1/organization/groups", named(nil))

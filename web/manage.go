@@ -78,8 +78,9 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 	case operator:
 		r.operator, err = g.Tenants.AuthenticateOperator(r.ctx, apiKey(r.rc))
 	default:
-		if r.scope, err = g.authenticate(r, rt); err == nil {
-			r.scoped = true
+		r.scope, err = g.authenticate(r, rt)
+		r.scoped = err == nil || err == error(errCSRF) // proved, and refused for something else
+		if err == nil {
 			err = rt.admit(r.scope, r.place())
 		}
 		if err == nil {

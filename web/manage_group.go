@@ -90,10 +90,12 @@ type groupUserObject struct {
 	ID     string `json:"id"`
 	Email  string `json:"email"`
 	Name   string `json:"name"`
+	Type   string `json:"user_type"`
+	Robot  bool   `json:"is_service_account"` // none is in a group
 }
 
 func toGroupUser(u tenant.User) groupUserObject {
-	return groupUserObject{"organization.user", u.ID, u.Email, u.Name}
+	return groupUserObject{"organization.user", u.ID, u.Email, u.Name, "user", false}
 }
 
 func userID(u tenant.User) string { return u.ID }

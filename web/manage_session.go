@@ -31,16 +31,15 @@ var (
 func secretOf(rc *fasthttp.RequestCtx) []byte { return rc.Request.Header.Cookie(sessionCookie) }
 
 // authenticate proves who a management request is by: a key, or a session.
-func (g *Gateway) authenticate(r *request, rt *route) (tenant.Scope, error) {
+func (g *Gateway) authenticate(r *request, rt *route) (s tenant.Scope, err error) {
 	key, secret := apiKey(r.rc), secretOf(r.rc)
 	switch {
 	case len(secret) == 0:
 		return g.Tenants.Authenticate(r.ctx, key)
 	case len(key) > 0:
-		return tenant.Scope{}, errTwoWays
+		return s, errTwoWays
 	}
-	s, err := g.Tenants.AuthenticateSession(r.ctx, secret)
-	if err != nil {
+	if s, err = g.Tenants.AuthenticateSession(r.ctx, secret); err != nil {
 		return s, err
 	}
 	if rt.method != fasthttp.MethodGet && !g.Tenants.Minter().ProvesCSRF(secret, r.rc.Request.Header.Peek(csrfHeader)) {
@@ -108,6 +107,11 @@ func (g *Gateway) login(r *request) (any, error) {
 		Organization string `json:"organization"`
 		Email        string `json:"email"`
 		Password     string `json:"password"`
+	}
+	// A page of another site could send a form, and so put its reader into a session
+	// that is not theirs; it cannot send this type without asking.
+	if kind, _, _ := strings.Cut(string(r.rc.Request.Header.ContentType()), ";"); !strings.EqualFold(strings.TrimSpace(kind), "application/json") {
+		return nil, fault.New(fault.Invalid, "A login must have the header Content-Type: application/json.").WithCode("content_type_required")
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err

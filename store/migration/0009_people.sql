@@ -78,7 +78,7 @@ CREATE TABLE session (
   id         TEXT   NOT NULL,
   user_id    TEXT   NOT NULL,
   hash       BYTEA  NOT NULL CHECK (length(hash) = 32),
-  agent      TEXT   NOT NULL,
+  user_agent TEXT   NOT NULL,
   created_at BIGINT NOT NULL,
   seen_at    BIGINT NOT NULL,
   expires_at BIGINT NOT NULL,

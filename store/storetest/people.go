@@ -80,7 +80,9 @@ func furnishPeople(t *testing.T, w *world, s tenant.Scope, name string, at time.
 	own := key("key_of_user", "", "", at)
 	own.Name, own.UserID = name+" own key", "user_same"
 	must(t, db.CreateKey(ctx, s, own))
-	w.beginSession(w.login(s, "same@example.com"), "session_same", name+" browser", at)
+	in := w.login(s, "same@example.com")
+	w.beginSession(in, "session_live", name+" browser", time.Now())
+	w.beginSession(in, "session_same", name+" browser", at) // long over
 }
 
 // seePeople reads all there is of people.
@@ -103,6 +105,8 @@ func seePeople(w *world, s tenant.Scope, see func(string, any, error)) {
 	see("user", u, err)
 	u, err = db.UserByEmail(ctx, s, "same@example.com")
 	see("user by email", u, err)
+	_, password, err := db.LoadLogin(ctx, s.ID(), "same@example.com")
+	see("password", password, err)
 	i, err := db.LoadInvite(ctx, s.ID(), "invite-same")
 	see("invite", i, err)
 	groups, err := db.Groups(ctx, s)
@@ -134,8 +138,8 @@ func changePeople(t *testing.T, w *world, s tenant.Scope) {
 	w.beginSession(in, "session_new", "another", time.Now())
 	sessions, err := db.Sessions(ctx, in)
 	must(t, err)
-	same(t, len(sessions), 1) // the first was over
-	must(t, db.SetPassword(ctx, in, w.password, "session_new"))
+	same(t, len(sessions), 2) // one was over
+	must(t, db.SetPassword(ctx, in, "another hash", "session_new"))
 	wantErr(t, db.EndSession(ctx, in, "session_same"), tenant.ErrNotFound)
 	must(t, db.EndSession(ctx, in, "session_new"))
 

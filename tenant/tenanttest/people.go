@@ -130,3 +130,11 @@ func (p *people) SeeSession(_ context.Context, id tenant.ID, sessionID string, a
 func (p *people) LoadInvite(_ context.Context, id tenant.ID, inviteID string) (*tenant.Invite, error) {
 	return find(p, p.invites, id, inviteID)
 }
+
+// Own makes a key a user's and tells the Directory.
+func (w *World) Own(s tenant.Scope, keyID, user string) {
+	w.mu.Lock()
+	w.keys[s.ID().String()+" "+keyID].UserID = user
+	w.mu.Unlock()
+	w.Changed(s.ID().String())
+}

@@ -107,6 +107,37 @@ check('audit_logs', async () => {
   await raises(openai.BadRequestError, { status: 400, param: 'after' }, () => org.auditLogs.list({ after: 'audit_log-none' }));
 });
 
+check('people', async () => {
+  const invite = shape(await org.invites.create({ email: 'joan@example.com', role: 'reader', projects: [{ id: env.BULKHEAD_PROJECT, role: 'member' }] }), {
+    id: 'string', object: '=organization.invite', email: '=joan@example.com', role: '=reader', status: '=pending', created_at: 'int', expires_at: 'int',
+    accepted_at: 'int?', token: 'string',
+  });
+  assert((await ids(org.invites.list({ limit: 1 }))).includes(invite.id));
+  const accepted = await fetch(`${env.BULKHEAD_URL}/v1/organization/invites/accept`, {
+    method: 'POST', headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ token: invite.token, name: 'Joan', password: 'a password for the tests' }),
+  });
+  assert.equal(accepted.status, 200);
+  const { id } = await accepted.json();
+  shape(await org.users.retrieve(id), { id: '=' + id, object: '=organization.user', email: '=joan@example.com', name: '=Joan', role: '=reader', added_at: 'int' });
+  assert.deepEqual(await ids(org.users.list({ emails: ['joan@example.com'] })), [id]);
+  assert.equal((await org.users.update(id, { role: 'owner' })).role, 'owner');
+  assert((await ids(org.projects.users.list(env.BULKHEAD_PROJECT))).includes(id));
+
+  const group = shape(await org.groups.create({ name: 'Ops' }), { id: 'string', name: '=Ops', created_at: 'int', group_type: '=group', is_scim_managed: 'bool' });
+  shape(await org.groups.users.create(group.id, { user_id: id }), { object: '=group.user', user_id: '=' + id, group_id: '=' + group.id });
+  assert.deepEqual(await ids(org.groups.users.list(group.id)), [id]);
+  const role = shape(await org.roles.create({ role_name: 'Ops', permissions: ['api.usage.read'] }),
+    { id: 'string', object: '=role', name: '=Ops', predefined_role: 'bool', resource_type: '=api.organization' });
+  shape(await org.groups.roles.create(group.id, { role_id: role.id }), { object: '=group.role', group: { id: '=' + group.id }, role: { id: '=' + role.id } });
+  assert.deepEqual(await ids(org.groups.roles.list(group.id)), [role.id]);
+  assert.deepEqual((await ids(org.roles.list({ limit: 2 }))).slice(-1), [role.id]);
+  shape(await org.groups.roles.delete(role.id, { group_id: group.id }), { object: '=group.role.deleted', deleted: 'bool' });
+  shape(await org.roles.delete(role.id), { id: '=' + role.id, object: '=role.deleted' });
+  shape(await org.groups.delete(group.id), { object: '=group.deleted' });
+  await raises(openai.ConflictError, { status: 409 }, () => org.users.delete(id)); // the last owner
+});
+
 check('unknown_ids_are_404', async () => {
   const lost = (f) => raises(openai.NotFoundError, { status: 404, requestID: Boolean }, f);
   await lost(() => org.projects.retrieve('proj_none'));

@@ -331,6 +331,106 @@ def audit_logs():
         admin_client(client().api_key).admin.organization.audit_logs.list()
 
 
+def strict_next(page):
+    """A list that goes on where next says."""
+    raw = json.loads(c.record.body)
+    same(raw["object"], "list", "object of a list")
+    assert type(raw["has_more"]) is bool and (raw["next"] is None) == (not raw["has_more"]), "has_more and next"
+    for item, row in zip(page.data, raw["data"], strict=True):
+        type(item).model_validate_json(json.dumps(row), strict=True)
+    return page
+
+
+def person(email, role="reader", projects=()):
+    """Invites somebody, who accepts; the answer is the user."""
+    i = org.invites.create(email=email, role=role, projects=list(projects))
+    body = {"token": i.token, "name": "Ada", "password": "a password for the tests"}
+    status, _, answer = fetch("POST", BASE + "/organization/invites/accept", body=body)
+    same(status, 200, "accepting")
+    return org.users.retrieve(answer["id"])
+
+
+@check
+def users_and_invites():
+    i = strict(org.invites.create(email="New@Example.com", role="reader", projects=[{"id": PROJECT, "role": "member"}]), "organization.invite")
+    same((i.email, i.role, i.status, i.projects[0].id, i.projects[0].role), ("new@example.com", "reader", "pending", PROJECT, "member"), "invite")
+    within(i.expires_at - i.created_at, 7 * 86400, 7 * 86400, "life")
+    assert i.token.startswith("sk-bh-invite-"), "token"
+    got = strict(org.invites.retrieve(i.id), "organization.invite")
+    same((got.id, got.email), (i.id, i.email), "retrieved")
+    assert "token" not in json.loads(c.record.body), "the token is shown twice"
+    strict_page(org.invites.list(limit=1), "organization.invite")
+    assert i.id in [x.id for x in org.invites.list()], "not listed"
+    same(strict(org.invites.delete(i.id), "organization.invite.deleted").deleted, True, "deleted")
+    not_found(org.invites.retrieve, i.id)
+
+    u = strict(person("ada@example.com", projects=[{"id": PROJECT, "role": "member"}]), "organization.user")
+    same((u.email, u.name, u.role), ("ada@example.com", "Ada", "reader"), "user")
+    strict_page(org.users.list(limit=1), "organization.user")
+    same([x.id for x in org.users.list(emails=["ada@example.com", "nobody@example.com"])], [u.id], "by email")
+    same(strict(org.users.update(u.id, role="manager")).role, "manager", "role")
+    same(strict(org.users.update(u.id, role_id="role-member")).role, "reader", "role by its id")
+    with raises(openai.ConflictError, 409):
+        org.invites.create(email="ada@example.com", role="reader")
+
+    in_project = org.projects.users
+    strict_page(in_project.list(PROJECT), "organization.project.user")
+    same(strict(in_project.retrieve(u.id, project_id=PROJECT), "organization.project.user").role, "member", "role in the project")
+    same(strict(in_project.update(u.id, project_id=PROJECT, role="owner")).role, "owner", "updated")
+    same(strict(in_project.delete(u.id, project_id=PROJECT), "organization.project.user.deleted").deleted, True, "deleted")
+    not_found(in_project.retrieve, u.id, project_id=PROJECT)
+    same(strict(in_project.create(PROJECT, role="member", email="ada@example.com"), "organization.project.user").id, u.id, "added")
+    same(strict(org.users.delete(u.id), "organization.user.deleted").deleted, True, "deleted")
+    not_found(org.users.retrieve, u.id)
+
+
+@check
+def groups_and_roles():
+    u = person("grace@example.com")
+    g = strict(org.groups.create(name="Support"))
+    same((g.name, g.group_type, g.is_scim_managed), ("Support", "group", False), "group")
+    same(strict(org.groups.retrieve(g.id)).id, g.id, "retrieved")
+    same(strict(org.groups.update(g.id, name="Help")).name, "Help", "updated")
+    strict_next(org.groups.list(limit=1))
+    strict(org.groups.users.create(g.id, user_id=u.id), "group.user")
+    same([x.id for x in strict_next(org.groups.users.list(g.id))], [u.id], "users")
+    same(strict(org.groups.users.retrieve(u.id, group_id=g.id)).id, u.id, "user of the group")
+
+    for at, given, where in (
+        (org.roles, lambda kind: getattr(org, kind).roles, {}),
+        (org.projects.roles, lambda kind: getattr(org.projects, kind).roles, {"project_id": PROJECT}),
+    ):
+        first = [PROJECT] if where else []
+        r = strict(at.create(*first, role_name="Reader", permissions=["api.usage.read"], description="reads"), "role")
+        same((r.name, r.permissions, r.predefined_role), ("Reader", ["api.usage.read"], False), "role")
+        same(r.resource_type, "api.project" if where else "api.organization", "resource")
+        same(strict(at.retrieve(r.id, **where)).to_dict(), r.to_dict(), "retrieved")
+        same(strict(at.update(r.id, **where, permissions=["api.usage.read", "api.groups.read"])).permissions, ["api.usage.read", "api.groups.read"], "updated")
+        names = [(x.name, x.predefined_role) for x in at.list(*first, limit=2)]
+        same(names, [("owner", True), ("manager", True), ("member", True), ("Reader", False)], "all roles, page by page")
+        for kind, whom in (("users", {"user_id": u.id}), ("groups", {"group_id": g.id})):
+            roles = given(kind)
+            one = list(whom.values())[0]
+            made = strict(roles.create(one, **where, role_id=r.id), kind[:-1] + ".role")
+            same((made.role.id, getattr(made, kind[:-1]).id), (r.id, one), "given")
+            assert r.id in [x.id for x in strict_next(roles.list(one, **where))], "not listed"
+            same(strict(roles.retrieve(r.id, **whom, **where)).assignment_sources[0].principal_id, one, "source")
+            same(strict(roles.delete(r.id, **whom, **where)).deleted, True, "taken")
+            not_found(roles.retrieve, r.id, **whom, **where)
+        same(strict(at.delete(r.id, **where), "role.deleted").deleted, True, "deleted")
+        with raises(openai.BadRequestError, 400, param="permissions"):
+            at.create(*first, role_name="x", permissions=["api.everything"])
+
+    p = org.projects.groups
+    strict(p.create(PROJECT, group_id=g.id, role="role-project-member"), "project.group")
+    same([x.group_id for x in strict_next(p.list(PROJECT))], [g.id], "groups of the project")
+    same(strict(p.retrieve(g.id, project_id=PROJECT), "project.group").group_name, "Help", "retrieved")
+    same(strict(p.delete(g.id, project_id=PROJECT), "project.group.deleted").deleted, True, "removed")
+    strict(org.groups.users.delete(u.id, group_id=g.id), "group.user.deleted")
+    same(strict(org.groups.delete(g.id), "group.deleted").deleted, True, "deleted")
+    not_found(org.groups.retrieve, g.id)
+
+
 @check
 def unknown_ids_are_404():
     projects = org.projects
@@ -346,6 +446,11 @@ def unknown_ids_are_404():
     not_found(projects.model_permissions.retrieve, "proj_none")
     not_found(org.admin_api_keys.retrieve, "key_none")
     not_found(org.admin_api_keys.delete, "key_none")
+    not_found(org.users.retrieve, "user_none")
+    not_found(org.users.roles.list, "user_none")
+    not_found(org.groups.users.list, "group-none")
+    not_found(org.roles.delete, "role-none")
+    not_found(org.projects.roles.list, "proj_none")
 
 
 @check
