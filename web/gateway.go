@@ -144,7 +144,7 @@ func (g *Gateway) InFlight() int { return g.load.calls() }
 // memory. It returns false if it is to be told again: it cannot be seen whether
 // the company may work, or its calls are still ending.
 func (g *Gateway) PolicyChanged(company string) bool {
-	if !g.busy(company) && !g.metrics.has(company) {
+	if !g.busy(company) && !g.metrics.has(company) && (g.Retriever == nil || !g.Retriever.Has(company)) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
