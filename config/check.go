@@ -33,6 +33,8 @@ func (c *Config) Check() error {
 		p.add("postgres_url", "must be set where postgres_owner_url is: it names the user the gateway runs as")
 	}
 	p.redis(c.RedisURL)
+	p.milvus(c)
+	p.embeddings(&c.Embeddings)
 	p.vault(c)
 	p.s3(c)
 	if k := c.Knowledge; k.CompanyTransfers > k.Transfers {
@@ -118,6 +120,43 @@ func (p *Problems) s3(c *Config) {
 	}
 	if c.S3Region == "" {
 		p.add("s3_region", "must be set where s3_url is")
+	}
+}
+
+// milvus says what is wrong with the address of Milvus.
+func (p *Problems) milvus(c *Config) {
+	if c.MilvusAddr == "" {
+		if c.MilvusUser != "" || !c.MilvusPassword.Empty() {
+			p.add("milvus_addr", "must be set where milvus_user or milvus_password is")
+		}
+		return
+	}
+	address := c.MilvusAddr
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	if u, err := url.Parse(address); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" ||
+		u.Scheme == "http" && u.Port() == "" {
+		p.add("milvus_addr", "must be HOST:PORT or https://HOST[:PORT], without user")
+	}
+	if (c.MilvusUser == "") != c.MilvusPassword.Empty() {
+		p.add("milvus_user", "must be set together with milvus_password")
+	}
+}
+
+// embeddings says what is missing or wrong.
+func (p *Problems) embeddings(e *Embeddings) {
+	if e.BaseURL == "" {
+		if e.Model != "" || !e.APIKey.Empty() || e.Price != 0 {
+			p.add("embeddings.base_url", "must be set where another key of embeddings is")
+		}
+		return
+	}
+	if u, err := url.Parse(e.BaseURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		p.add("embeddings.base_url", "must be https://HOST[:PORT]/PATH, without user, query and fragment")
+	}
+	if e.Model == "" || len(e.Model) > 200 || strings.ContainsFunc(e.Model, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		p.add("embeddings.model", "must be the name of a model where embeddings.base_url is set")
 	}
 }
 
@@ -229,10 +268,10 @@ func (p *Problems) providers(all map[string]Provider) {
 		switch {
 		case !providerName.MatchString(name):
 			p.add(path, `must be named with 1 to 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit`)
-		case name == "sandbox" || name == "agent":
+		case name == "sandbox" || name == "agent" || name == "embeddings":
 			// Test keys reach the sandbox and nothing else, and agent/ begins an
 			// agent's name: neither may lead to a real provider.
-			p.add(path, "must have another name; sandbox and agent have a meaning of their own")
+			p.add(path, "must have another name; sandbox, agent and embeddings have a meaning of their own")
 		}
 		if !slices.Contains(strings.Split(kinds, "|"), one.Kind) {
 			p.add(path+".kind", "must be %s", alternatives(kinds))

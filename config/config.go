@@ -125,6 +125,20 @@ type Config struct {
 	// Default false.
 	S3Redirect bool `yaml:"s3_redirect"`
 
+	// Milvus, which then searches the vectors of all companies: HOST:PORT, or an
+	// https URL. Needed for many vectors, or for many gateways that search the same
+	// ones often. Empty: searched in process.
+	// Default empty.
+	MilvusAddr string `yaml:"milvus_addr" restart:"yes"`
+
+	// Milvus' user; empty where it has none.
+	// Default empty.
+	MilvusUser string `yaml:"milvus_user" restart:"yes"`
+
+	// The password of milvus_user.
+	// Default empty.
+	MilvusPassword Secret `yaml:"milvus_password" restart:"yes"`
+
 	// auto makes a company to play with at the first start, and writes its keys
 	// to demo.json in the data folder, but only while listen is on loopback; off
 	// never does.
@@ -171,6 +185,8 @@ type Config struct {
 	Budgets Budgets `yaml:"budgets"`
 	// Files and vector stores.
 	Knowledge Knowledge `yaml:"knowledge"`
+	// The operator's own service for embeddings, for companies that choose no model.
+	Embeddings Embeddings `yaml:"embeddings"`
 	// Calls to providers.
 	Upstream Upstream `yaml:"upstream"`
 	// Streamed answers on their way to the client.
@@ -178,8 +194,8 @@ type Config struct {
 
 	// Providers by NAME, added to the built-in ones or in place of the built-in
 	// one of the same name. NAME is the first half of a model "NAME/model": 1 to
-	// 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit; sandbox
-	// and agent are taken. In the environment the whole map is one value, as
+	// 64 of a-z, 0-9, ".", "_", "-", beginning with a letter or digit; sandbox,
+	// agent and embeddings are taken. In the environment the whole map is one value, as
 	// YAML or JSON, and takes the place of the file's map.
 	// Default {}.
 	Providers map[string]Provider `yaml:"providers"`
@@ -243,8 +259,44 @@ type Budgets struct {
 	Lease time.Duration `yaml:"lease" allowed:"5s..10m" restart:"yes"`
 }
 
+// Embeddings is the operator's own service for embeddings. What companies use of
+// it is on their ledgers.
+type Embeddings struct {
+	// Where /embeddings is in OpenAI's form: an http or https URL up to and without
+	// that. Empty: companies that choose no model are searched by words alone.
+	// Default empty.
+	BaseURL string `yaml:"base_url"`
+
+	// The model, as the service calls it.
+	// Default empty.
+	Model string `yaml:"model"`
+
+	// The service's key; empty where it takes none.
+	// Default empty.
+	APIKey Secret `yaml:"api_key"`
+
+	// What a company is billed, in millionths of a USD per million tokens; 0 is
+	// nothing.
+	// Default 0, allowed 0..1000000000.
+	Price int64 `yaml:"micro_usd_per_million_tokens" allowed:"0..1000000000" restart:"yes"`
+}
+
 // Knowledge is about files and vector stores.
 type Knowledge struct {
+	// How long a call of an agent waits for what it knows, beyond the time of the
+	// embedder. Then it goes on without, and says so.
+	// Default 150ms, allowed 1ms..10s.
+	Deadline time.Duration `yaml:"deadline" allowed:"1ms..10s" restart:"yes"`
+
+	// Vectors held in memory, all companies together, where milvus_addr is empty.
+	// Default 512MiB, allowed 1MiB..1024GiB.
+	VectorBytes Size `yaml:"vector_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
+	// Vectors of one company held in memory. A vector store that is larger is read
+	// from the database for each search.
+	// Default 128MiB, allowed 1MiB..1024GiB.
+	CompanyVectorBytes Size `yaml:"company_vector_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
 	// Largest file. It is never in memory as a whole.
 	// Default 512MiB, allowed 1KiB..5GiB.
 	FileBytes Size `yaml:"file_bytes" allowed:"1KiB..5GiB"`
@@ -414,17 +466,20 @@ func Default() Config {
 		Ledger:           Ledger{Sync: "interval", JournalBytes: 1024 * MiB},
 		Budgets:          Budgets{DefaultMaxOutputTokens: 16384, Lease: 30 * time.Second},
 		Knowledge: Knowledge{
-			FileBytes:        512 * MiB,
-			CompanyBytes:     20 * 1024 * MiB,
-			CompanyFiles:     100_000,
-			CompanyStores:    1000,
-			StoreFiles:       10_000,
-			Transfers:        64,
-			CompanyTransfers: 8,
-			Ingest:           4,
-			CompanyIngest:    2,
-			ParseMemory:      512 * MiB,
-			ParseTime:        30 * time.Second,
+			Deadline:           150 * time.Millisecond,
+			VectorBytes:        512 * MiB,
+			CompanyVectorBytes: 128 * MiB,
+			FileBytes:          512 * MiB,
+			CompanyBytes:       20 * 1024 * MiB,
+			CompanyFiles:       100_000,
+			CompanyStores:      1000,
+			StoreFiles:         10_000,
+			Transfers:          64,
+			CompanyTransfers:   8,
+			Ingest:             4,
+			CompanyIngest:      2,
+			ParseMemory:        512 * MiB,
+			ParseTime:          30 * time.Second,
 		},
 		Upstream: Upstream{
 			Connect: 5 * time.Second,

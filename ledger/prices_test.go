@@ -65,7 +65,7 @@ func TestModels(t *testing.T) {
 	if len(models) < 100 || !slices.IsSortedFunc(models, func(a, b Model) int { return strings.Compare(a.Name, b.Name) }) {
 		t.Errorf("%d models, or not in order", len(models))
 	}
-	if got := p.Models("sandbox"); len(got) != 2 || got[0] != (Model{Name: "echo", Mode: "chat", MaxInput: 131072, MaxOutput: 16384}) {
+	if got := p.Models("sandbox"); len(got) != 3 || got[0] != (Model{Name: "echo", Mode: "chat", MaxInput: 131072, MaxOutput: 16384}) {
 		t.Errorf("sandbox: %+v", got)
 	}
 	if got := p.Models("nobody"); got != nil {

@@ -61,7 +61,8 @@ func (r *Request) message(i int) error {
 	if err := r.s.open(); err != nil {
 		return err
 	}
-	var hasRole, user bool
+	var hasRole bool
+	var role string
 	var content Span
 	for {
 		name, ok, err := r.s.name()
@@ -77,7 +78,7 @@ func (r *Request) message(i int) error {
 		switch string(name) {
 		case "role":
 			hasRole = true
-			user, err = r.role(i)
+			role, err = r.role(i)
 		case "content":
 			content, err = r.content(i)
 		case "name", "tool_calls", "tool_call_id", "refusal", "function_call":
@@ -95,8 +96,11 @@ func (r *Request) message(i int) error {
 	if !hasRole {
 		return fault.Field(messageParam(i, "role"), "%s is required", messageParam(i, "role"))
 	}
-	if user {
-		r.LastUser = content
+	switch {
+	case role == "user":
+		r.LastUser, r.LastUserAt = content, i
+	case i == 0 && (role == "system" || role == "developer"):
+		r.FirstSystem = content
 	}
 	return nil
 }
@@ -112,21 +116,23 @@ func within(err error, path string) error {
 	return e
 }
 
-func (r *Request) role(i int) (user bool, err error) {
+// roles are those a message may have.
+var roles = [...]string{"user", "assistant", "system", "developer", "tool", "function"}
+
+func (r *Request) role(i int) (string, error) {
 	if r.s.peek() != '"' {
-		return false, r.wrongKind(messageParam(i, "role"), "a string")
+		return "", r.wrongKind(messageParam(i, "role"), "a string")
 	}
 	raw, _, err := r.s.scalar()
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	switch string(unquote(raw)) {
-	case "user":
-		return true, nil
-	case "developer", "system", "assistant", "tool", "function":
-		return false, nil
+	for _, role := range roles {
+		if string(unquote(raw)) == role {
+			return role, nil
+		}
 	}
-	return false, fault.Field(messageParam(i, "role"),
+	return "", fault.Field(messageParam(i, "role"),
 		"%s must be one of developer, system, user, assistant, tool, function", messageParam(i, "role"))
 }
 

@@ -61,6 +61,8 @@ type Request struct {
 	Messages     int
 	MessagesSpan Span // the array with its brackets
 	LastUser     Span // the content of the last message of role user; empty if there is none
+	LastUserAt   int  // which of the messages that is
+	FirstSystem  Span // the content of the first message if it is of role system or developer, else empty
 
 	// TextBytes is the size in UTF-8 of what the model reads as text: contents
 	// unescaped; tools, functions, response_format, prediction and what else a

@@ -27,12 +27,19 @@ type UpstreamForm struct {
 	// "max_completion_tokens", which means the same there, gets that name. Of
 	// both the smaller becomes "max_tokens".
 	MaxTokensOnly bool
+
+	// System is what a first system message says, chat only; "" adds none.
+	// OneSystem is for upstreams that take only one: it goes before the client's.
+	System    string
+	OneSystem bool
+	// BeforeUser goes before the text of the last user's message, chat only.
+	BeforeUser string
 }
 
 // AppendUpstream appends the body for the upstream to dst and returns it. What f
 // does not name stays byte for byte. dst must not share memory with r.Body.
 func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
-	var room [8]Edit
+	var room [10]Edit
 	edits := room[:0]
 	if f.Model != "" && f.Model != r.Model {
 		edits = append(edits, r.modelEdit(f.Model))
@@ -42,6 +49,9 @@ func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	}
 	if f.EncodingFormat != "" && r.Endpoint == Embeddings && f.EncodingFormat != r.EncodingFormat {
 		edits = append(edits, r.setEdit(r.encodingSpan, "encoding_format", quote(f.EncodingFormat)))
+	}
+	if r.Endpoint == Chat {
+		edits = r.injectEdits(edits, &f)
 	}
 	switch {
 	case r.Endpoint == Chat && f.MaxTokensOnly && !r.MaxCompletionTokensSpan.Empty():

@@ -22,7 +22,8 @@ import (
 // in OpenAI's form on /chat/completions, /completions, /embeddings and
 // /moderations, as JSON or SSE, and is called like a real upstream.
 //
-// Models: "echo" answers with the text of the last user message (or of a tool
+// Models: "grounded" answers from passages that the gateway has put into the user's
+// message, see sandbox_grounded.go; "echo" answers with the text of the last user message (or of a tool
 // message that follows it); "slow" does the same with a pause before each word.
 // The same request gives the same bytes, id and created included.
 //
@@ -119,14 +120,14 @@ func decode(raw []byte, into any, model *string) error {
 		return badField("", "the body is not JSON")
 	}
 	switch *model {
-	case "echo", "slow":
+	case "echo", "slow", "grounded":
 		return nil
 	case "":
 		return badField("model", "model is missing")
 	}
 	return &sandboxError{
 		status: http.StatusNotFound, param: "model", code: "model_not_found",
-		message: fmt.Sprintf("the sandbox has no model %.64q; it has echo and slow", *model),
+		message: fmt.Sprintf("the sandbox has no model %.64q; it has echo, grounded and slow", *model),
 	}
 }
 

@@ -75,6 +75,9 @@ func (s *SandboxTransport) chat(ctx context.Context, raw []byte) (*http.Response
 		}
 	}
 	c := sandboxChoice{text: texts[last]}
+	if q.Model == "grounded" && q.Messages[last].Role == "user" {
+		c.text = grounded(texts[last])
+	}
 	if q.Messages[last].Role != "tool" {
 		c.tool, c.args = q.toolCall(c.text)
 	}

@@ -40,6 +40,7 @@ type Vendor struct {
 	Endpoints []openai.Endpoint // what it serves; anything else is not sent to it
 
 	NoStreamOptions bool // refuses stream_options; it sends usage unasked
+	OneSystem       bool // takes one system message only, the first
 	MaxTokensOnly   bool // refuses max_completion_tokens; max_tokens means the same there
 	NeedsBaseURL    bool // the built-in row has no address
 	NeedsSecret     bool // a call without a secret cannot succeed
@@ -96,15 +97,16 @@ func Builtin() map[string]*Vendor {
 		{Name: "fireworks", BaseURL: "https://api.fireworks.ai/inference/v1", EnvKey: "FIREWORKS_API_KEY", Catalogue: "fireworks", Endpoints: most},
 		{Name: "openrouter", BaseURL: "https://openrouter.ai/api/v1", EnvKey: "OPENROUTER_API_KEY", Endpoints: most},
 		// Perplexity's Sonar API has no /v1 and sends usage with every chunk.
-		{Name: "perplexity", BaseURL: "https://api.perplexity.ai", EnvKey: "PERPLEXITY_API_KEY", Catalogue: "perplexity", Endpoints: chat, NoStreamOptions: true},
+		{Name: "perplexity", BaseURL: "https://api.perplexity.ai", EnvKey: "PERPLEXITY_API_KEY", Catalogue: "perplexity", Endpoints: chat, NoStreamOptions: true, OneSystem: true},
 		{Name: "cerebras", BaseURL: "https://api.cerebras.ai/v1", EnvKey: "CEREBRAS_API_KEY", Catalogue: "cerebras", Endpoints: text},
 		// Anthropic's and Gemini's OpenAI-form endpoints.
 		{Name: "anthropic", BaseURL: "https://api.anthropic.com/v1", EnvKey: "ANTHROPIC_API_KEY", Catalogue: "anthropic", Endpoints: chat},
 		{Name: "gemini", BaseURL: "https://generativelanguage.googleapis.com/v1beta/openai", EnvKey: "GEMINI_API_KEY", Catalogue: "gemini", Endpoints: embed},
 
-		{Name: "ollama", BaseURL: "http://127.0.0.1:11434/v1", Endpoints: most, Local: true},
-		{Name: "vllm", Endpoints: most, NeedsBaseURL: true},
-		{Name: "custom", Endpoints: all, NeedsBaseURL: true},
+		// The templates of many open models refuse a second system message.
+		{Name: "ollama", BaseURL: "http://127.0.0.1:11434/v1", Endpoints: most, Local: true, OneSystem: true},
+		{Name: "vllm", Endpoints: most, NeedsBaseURL: true, OneSystem: true},
+		{Name: "custom", Endpoints: all, NeedsBaseURL: true, OneSystem: true},
 		{Name: Sandbox, BaseURL: "http://sandbox.invalid/v1", Catalogue: Sandbox, Endpoints: all, Local: true},
 	}
 	m := make(map[string]*Vendor, len(rows))

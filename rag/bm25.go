@@ -13,8 +13,8 @@ const (
 	bm25B = 0.75
 )
 
-// words is the keyword index of a store: the segments of its files, by file.
-type words struct {
+// storeWords is the keyword index of a store: the segments of its files, by file.
+type storeWords struct {
 	store    string
 	segments []*segment
 }
@@ -30,14 +30,14 @@ type match struct {
 // best. How rare a word is, and how long a chunk usually is, is counted in these
 // stores and nowhere else, all of their files: the same question of the same stores
 // has the same scores, to the bit, whatever else there is.
-func searchWords(question []string, stores []words, may func(store, file string) bool, limit int) []match {
+func searchWords(question []string, stores []storeWords, may func(store, file string) bool, limit int) []match {
 	terms := map[string]bool{}
 	for _, text := range question {
 		eachWord(text, func(w []byte) { terms[string(w)] = true })
 	}
 	// One order, whatever was asked first: sums of floats depend on it.
 	stores = slices.Clone(stores)
-	slices.SortFunc(stores, func(a, b words) int {
+	slices.SortFunc(stores, func(a, b storeWords) int {
 		if a.store < b.store {
 			return -1
 		}

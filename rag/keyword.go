@@ -38,12 +38,12 @@ func newKeywords(l Library, g Segments) *keywords {
 }
 
 // of returns the words of a store as of its version.
-func (k *keywords) of(ctx context.Context, s tenant.Scope, st *Store) (words, error) {
+func (k *keywords) of(ctx context.Context, s tenant.Scope, st *Store) (storeWords, error) {
 	key := vector.CacheKey{Company: s.ID().String(), Store: st.ID, Kind: "words"}
 	got, err := k.cache.Get(ctx, key, st.Version, func(ctx context.Context, old []*segment) ([]*segment, int64, error) {
 		return k.load(ctx, s, st.ID, old)
 	})
-	return words{st.ID, got}, err
+	return storeWords{st.ID, got}, err
 }
 
 // load reads the segments of a store, but for those that are the same as before,

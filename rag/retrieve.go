@@ -26,6 +26,9 @@ type RetrieveOptions struct {
 	Tracked func(ctx context.Context, s tenant.Scope, store, file string) (bool, error)
 	// Deadline bounds a search beyond the time of the embedder; default 150 ms.
 	Deadline time.Duration
+	// SearchDeadline is the same for Search, which has nothing else to answer with;
+	// default 10 s.
+	SearchDeadline time.Duration
 	// EmbedDeadline bounds the embedder; default 5 s.
 	EmbedDeadline time.Duration
 	// Violation is told of a vector in the company's part of the index that is none
@@ -39,6 +42,13 @@ type Retriever struct {
 	o       RetrieveOptions
 	words   *keywords
 	queries *vector.Cache[[]float32]
+	turns   *vector.Cache[turn]
+}
+
+// turn is what was found for a question that is being answered in several calls.
+type turn struct {
+	best    []match
+	missing error
 }
 
 // Bounds of what is kept of questions: their vectors, so that one that is asked
@@ -46,11 +56,17 @@ type Retriever struct {
 const (
 	queriesTotal   = 16 << 20
 	queriesCompany = 256 << 10
+	turnsTotal     = 16 << 20
+	turnsCompany   = 256 << 10
 )
 
 // rankK is the constant of reciprocal rank fusion. Source: Cormack, Clarke and
 // Büttcher, "Reciprocal Rank Fusion outperforms Condorcet", 2009.
 const rankK = 60
+
+// leastWords is the least share of a question's words, by weight, that a chunk must
+// have to count beside what a model finds.
+const leastWords = 0.35
 
 // maxQuestion bounds what of a question is looked for, in bytes.
 const maxQuestion = 8 << 10
@@ -60,6 +76,9 @@ func NewRetriever(o RetrieveOptions) *Retriever {
 	if o.Deadline <= 0 {
 		o.Deadline = 150 * time.Millisecond
 	}
+	if o.SearchDeadline <= 0 {
+		o.SearchDeadline = 10 * time.Second
+	}
 	if o.EmbedDeadline <= 0 {
 		o.EmbedDeadline = 5 * time.Second
 	}
@@ -67,13 +86,30 @@ func NewRetriever(o RetrieveOptions) *Retriever {
 		o.Violation = func() {}
 	}
 	return &Retriever{o: o, words: newKeywords(o.Library, o.Segments),
-		queries: vector.NewCache[[]float32](queriesTotal, queriesCompany, o.EmbedDeadline)}
+		queries: vector.NewCache[[]float32](queriesTotal, queriesCompany, o.EmbedDeadline),
+		turns:   vector.NewCache[turn](turnsTotal, turnsCompany, o.EmbedDeadline+4*o.Deadline)}
 }
 
 // Forget drops what is in memory of a company that was erased.
 func (r *Retriever) Forget(company string) {
 	r.words.cache.Forget(company, "")
 	r.queries.Forget(company, "")
+	r.turns.Forget(company, "")
+	if x, ok := r.o.Index.(keeper); ok {
+		x.Forget(company)
+	}
+}
+
+// Has reports whether something of a company is in memory.
+func (r *Retriever) Has(company string) bool {
+	x, ok := r.o.Index.(keeper)
+	return r.words.cache.Has(company) || r.queries.Has(company) || r.turns.Has(company) || ok && x.Has(company)
+}
+
+// keeper is an index that has vectors in memory.
+type keeper interface {
+	Has(company string) bool
+	Forget(company string)
 }
 
 // Found is what a search found.
@@ -86,32 +122,90 @@ type Found struct {
 
 // Search implements Searcher: what could not be searched is an error.
 func (r *Retriever) Search(ctx context.Context, s tenant.Scope, q Query) ([]Passage, error) {
-	found, err := r.Find(ctx, s, q)
-	if err == nil {
-		err = found.Missing
+	best, missing, err := r.rank(ctx, s, s, &q, r.o.SearchDeadline)
+	if err = errors.Join(err, missing); err != nil {
+		return nil, err
 	}
+	found, err := r.found(ctx, s, turn{best: best}, q.TopK)
 	return found.Passages, err
 }
 
 // Find searches and takes what came in time. An error means that nothing could be
 // read back.
 func (r *Retriever) Find(ctx context.Context, s tenant.Scope, q Query) (Found, error) {
+	best, missing, err := r.rank(ctx, s, s, &q, r.o.Deadline)
+	if err != nil {
+		return Found{}, err
+	}
+	return r.found(ctx, s, turn{best, missing}, q.TopK)
+}
+
+// Turn is Find in the stores with those ids, of which the Scope searches what it
+// sees; nil are all it sees. key names the turn that the question belongs to: where
+// it is asked again, what was found then is found again, as far as it is still
+// there, so that the answer goes on from what it began with.
+func (r *Retriever) Turn(ctx context.Context, s tenant.Scope, key string, again bool, ids []string, q Query) (Found, error) {
+	version := time.Now().UnixNano() // newer than what is kept of a turn of the same name
+	if again {
+		version = 0
+	}
+	t, err := r.turns.Get(ctx, vector.CacheKey{Company: s.ID().String(), Store: key, Kind: s.ProjectID()}, version,
+		func(ctx context.Context, _ turn) (t turn, bytes int64, err error) {
+			finding, cancel := context.WithTimeout(ctx, r.o.Deadline)
+			q.Stores, err = r.o.Library.FindStores(finding, s, ids)
+			cancel()
+			if err == nil {
+				t.best, t.missing, err = r.rank(ctx, s, s, &q, r.o.Deadline)
+			}
+			t.best = slices.Clip(t.best[:min(len(t.best), 2*q.TopK)])
+			return t, int64(len(t.best)) * 128, err
+		})
+	if err != nil {
+		return Found{}, err
+	}
+	return r.found(ctx, s, t, q.TopK)
+}
+
+// Master is Find in all that another company, the operator's, has shared. by asks:
+// its embedder embeds the question, and nobody else's.
+func (r *Retriever) Master(ctx context.Context, s, by tenant.Scope, q Query) (Found, error) {
+	finding, cancel := context.WithTimeout(ctx, r.o.Deadline)
+	defer cancel()
+	stores, err := r.o.Library.FindStores(finding, s, nil)
+	if err != nil {
+		return Found{Missing: err}, nil
+	}
+	q.Stores = slices.DeleteFunc(stores, func(st Store) bool { return !st.Shared })
+	best, missing, err := r.rank(ctx, s, by, &q, r.o.Deadline)
+	if err != nil {
+		return Found{}, err
+	}
+	return r.found(ctx, s, turn{best, missing}, q.TopK)
+}
+
+// rank returns what fits, the best first. s is whose stores are searched, by who
+// asks: the same, but for the operator's.
+func (r *Retriever) rank(ctx context.Context, s, by tenant.Scope, q *Query, within time.Duration) (best []match, missing, err error) {
 	s.ID()
 	texts := questions(q.Text)
 	if len(q.Stores) == 0 || len(texts) == 0 || q.TopK < 1 {
-		return Found{}, nil
+		return nil, nil, nil
 	}
-	may, err := r.narrow(ctx, s, &q)
+	may, err := r.narrow(ctx, s, q)
 	if err != nil || may != nil && may.none() {
-		return Found{}, err
+		return nil, nil, err
 	}
-	lists, missing := r.lists(ctx, s, &q, texts, may)
+	lists, missing := r.lists(ctx, s, by, q, texts, may, within)
 	if ctx.Err() != nil {
-		return Found{}, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
-	best := fuse(lists, q.MinScore)
-	found := Found{Missing: missing}
-	found.Passages, err = r.read(ctx, s, best, q.TopK)
+	return fuse(lists, q.MinScore), missing, nil
+}
+
+// found reads back the n best.
+func (r *Retriever) found(ctx context.Context, s tenant.Scope, t turn, n int) (found Found, err error) {
+	found.Missing = t.missing
+	found.Passages, err = r.read(ctx, s, t.best, n)
 	if err == nil && len(found.Passages) > 0 {
 		err = r.o.Library.Touched(ctx, s, storesOf(found.Passages))
 	}
@@ -197,17 +291,22 @@ func (q *Query) candidates() int { return min(max(4*q.TopK, 40), 200) }
 
 // lists asks vectors and keywords side by side. The deadline begins when the
 // question is embedded.
-func (r *Retriever) lists(ctx context.Context, s tenant.Scope, q *Query, texts []string, may allowed) (lists [][]match, missing error) {
+func (r *Retriever) lists(ctx context.Context, s, by tenant.Scope, q *Query, texts []string, may allowed, within time.Duration) (lists [][]match, missing error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	deadline := sync.OnceFunc(func() { time.AfterFunc(r.o.Deadline, cancel) })
+	deadline := sync.OnceFunc(func() { time.AfterFunc(within, cancel) })
 	var dense [][]match
 	var denseErr, wordsErr error
 	var byWord []match
 	var group sync.WaitGroup
-	group.Go(func() { dense, denseErr = r.dense(ctx, s, q, texts, may, deadline) })
+	group.Go(func() { dense, denseErr = r.dense(ctx, s, by, q, texts, may, deadline) })
 	group.Go(func() { byWord, wordsErr = r.byWord(ctx, s, q, texts, may) })
 	group.Wait()
+	if id := r.o.Embedder.ID(by); len(dense) > 0 && id != LexicalID {
+		// A model knows better than one word that two texts have by chance. What
+		// fits by its words fits by most of them.
+		byWord = slices.DeleteFunc(byWord, func(m match) bool { return m.score < leastWords })
+	}
 	if len(byWord) > 0 {
 		lists = append(lists, byWord)
 	}
@@ -215,7 +314,7 @@ func (r *Retriever) lists(ctx context.Context, s tenant.Scope, q *Query, texts [
 }
 
 func (r *Retriever) byWord(ctx context.Context, s tenant.Scope, q *Query, texts []string, may allowed) ([]match, error) {
-	var all []words
+	var all []storeWords
 	for i := range q.Stores {
 		w, err := r.words.of(ctx, s, &q.Stores[i])
 		if err != nil {
@@ -228,23 +327,29 @@ func (r *Retriever) byWord(ctx context.Context, s tenant.Scope, q *Query, texts 
 
 // dense returns the nearest chunks for each of the texts. Stores whose vectors are
 // not of the embedder there is now are being made anew, and found by keywords.
-func (r *Retriever) dense(ctx context.Context, s tenant.Scope, q *Query, texts []string, may allowed, embedded func()) (lists [][]match, err error) {
+func (r *Retriever) dense(ctx context.Context, s, by tenant.Scope, q *Query, texts []string, may allowed, embedded func()) (lists [][]match, err error) {
 	defer embedded()
-	id := r.o.Embedder.ID(s)
+	id := r.o.Embedder.ID(by)
 	var stores []vector.Store
-	dim := 0
+	dim, stale := 0, false
 	for i := range q.Stores {
 		st := &q.Stores[i]
 		if st.EmbedderID == id && st.Dimension > 0 && (dim == 0 || dim == st.Dimension) {
 			dim = st.Dimension
 			stores = append(stores, vector.Store{ID: st.ID, Version: st.Version, Stamp: st.VisibleStamp})
 		}
+		stale = stale || st.EmbedderID != "" && st.EmbedderID != id
 	}
-	if len(stores) == 0 || q.Keyword || s.Test() && id != LexicalID {
+	if stale && !by.Test() && s == by {
+		if err := r.o.Library.Stale(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if len(stores) == 0 || q.Keyword || by.Test() && id != LexicalID {
 		return nil, nil // a test key asks nobody outside
 	}
 	for _, text := range texts {
-		v, err := r.vector(ctx, s, id, text)
+		v, err := r.vector(ctx, by, id, text)
 		if err != nil {
 			return lists, err
 		}

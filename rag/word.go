@@ -52,7 +52,7 @@ const maxWord = 64
 
 // dense reports whether c is of a script that is written without spaces.
 func dense(c rune) bool {
-	return c > 0x2e80 && unicode.In(c, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+	return c == 0x30fc || c > 0x2e80 && unicode.In(c, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
 }
 
 // plain returns a letter of Latin script without its mark.
@@ -91,6 +91,7 @@ var stopWords = func() map[string]bool {
 	for _, w := range strings.Fields(`a about after all also am an and any are as at be been but by can could did do does for from had has have he her his how
 		i if in into is it its me more my no not of on or our out she should so some than that the their them then there these they this to u up us was we were
 		what when where which who whom whose why will with would you your
+		don ll re s t ve
 		aber als am an auch auf aus bei das dass dem den der des die ein eine einem einen einer er es fur haben hat ich ihr im in ist kann mit nach nicht oder
 		sich sie sind uber um und von war was welche wer wie wir wird wo zu zum zur
 		au aux ce ces dans de du elle en est et il je la le les leur mais ne nous on ou par pas pour que qui sa se ses son sont sur un une vous

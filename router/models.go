@@ -31,6 +31,9 @@ func (r *Router) Models(s tenant.Scope) []Model {
 		}
 	}
 	c := s.Company()
+	for slug := range c.Agents {
+		add(tenant.AgentPrefix + slug)
+	}
 	for name := range c.Routes {
 		add(name)
 	}
@@ -64,6 +67,9 @@ func (r *Router) Model(s tenant.Scope, id string) (Model, error) {
 				first = err
 			}
 			continue
+		}
+		if slug, ok := strings.CutPrefix(id, tenant.AgentPrefix); ok {
+			return Model{id, "company", s.Agent(slug).CreatedAt.Unix()}, nil
 		}
 		if route := s.Company().Routes[id]; route != nil {
 			return Model{id, "company", route.CreatedAt.Unix()}, nil

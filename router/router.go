@@ -1,7 +1,7 @@
 // Package router turns the model a client named into the targets that may
 // answer, in the order in which they are tried.
 //
-// A name is looked up as: a route of the company, "provider/model", a bare name
+// A name is looked up as: "agent/…", which is its model, a route of the company, "provider/model", a bare name
 // of the catalogue. Only providers that the company has a credential for count,
 // and the project's model permission is applied to what the name resolves to,
 // not only to how it is written: a denied model is not reached under another
@@ -70,21 +70,51 @@ func (r *Router) Route(s tenant.Scope, e openai.Endpoint, model string, dst []pr
 	if len(model) > maxModel {
 		return dst, fault.Field("model", "model is longer than %d bytes", maxModel)
 	}
+	if slug, ok := strings.CutPrefix(model, tenant.AgentPrefix); ok {
+		return r.agent(s, e, model, s.Agent(slug), dst)
+	}
 	dst, ok := r.resolve(s, model, dst)
 	if s.Test() && ok {
 		dst = append(dst[:0], r.sandboxTarget(s, model))
 	}
 	dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return !allowed(s, model, t) })
 	if len(dst) == 0 {
-		e := fault.New(fault.NotFound, "The model `%s` does not exist or you do not have access to it.", printable(model)).WithCode("model_not_found")
-		e.Param = "model"
-		return dst, e
+		return dst, notFound(model)
 	}
 	dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return !t.Vendor.Serves(e) })
 	if len(dst) == 0 {
 		return dst, fault.Field("model", "The model `%s` is not served at this endpoint (%s).", printable(model), e.String()).WithCode("model_not_supported")
 	}
 	return dst, nil
+}
+
+func notFound(model string) error {
+	e := fault.New(fault.NotFound, "The model `%s` does not exist or you do not have access to it.", printable(model)).WithCode("model_not_found")
+	e.Param = "model"
+	return e
+}
+
+// agent appends the targets of an agent's model, which the caller needs the right
+// to itself: an agent grants nothing. A list that denies the agent's name denies it
+// too.
+func (r *Router) agent(s tenant.Scope, e openai.Endpoint, name string, a *tenant.Agent, dst []provider.Target) ([]provider.Target, error) {
+	if a == nil || denied(s, name) {
+		return dst, notFound(name)
+	}
+	if e != openai.Chat {
+		return dst, fault.Field("model", "The model `%s` is not served at this endpoint (%s).", printable(name), e.String()).WithCode("model_not_supported")
+	}
+	dst, err := r.Route(s, e, a.Model, dst)
+	if fault.Is(err, fault.NotFound) {
+		return dst, notFound(name) // whose model the caller has no right to
+	}
+	return dst, err
+}
+
+// denied reports whether the project's list denies a name.
+func denied(s tenant.Scope, name string) bool {
+	p := s.Project()
+	return p != nil && p.Permission.Mode == tenant.DenyList && p.Permission.Names(name)
 }
 
 // resolve appends what the name stands for, without asking for permission.

@@ -215,6 +215,9 @@ func (db *DB) SetEmbeddingModel(ctx context.Context, s tenant.Scope, model strin
 		if err := must(t.exec(embeddingModelSet, model)); err != nil {
 			return err
 		}
+		if err := t.askUpkeep(tenant.Ingest, t.now); err != nil { // the vectors there are, are made anew
+			return err
+		}
 		return t.audit(audit.EmbeddingModelUpdated, "", t.company)
 	})
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"bulkhead/tenant"
 )
@@ -17,6 +18,8 @@ var (
 		`INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`}
 	installationOne = globalStatement{"installation_one",
 		`SELECT value FROM installation WHERE name = $1`}
+	installationSet = globalStatement{"installation_set",
+		`UPDATE installation SET value = $2 WHERE name = $1`}
 )
 
 // RecordAct implements tenant.Recorder.
@@ -53,6 +56,34 @@ func (db *DB) Installation(ctx context.Context, name, value string) (stored stri
 		return t.one(installationOne, []any{&stored}, name)
 	})
 	return stored, err
+}
+
+// masterKnowledge is the fact which company has the operator's knowledge.
+const masterKnowledge = "master_knowledge"
+
+// MasterKnowledge implements web.AgentStore.
+func (db *DB) MasterKnowledge(ctx context.Context) (company string, err error) {
+	err = db.global(ctx, reading, func(t *tx) error {
+		err := t.one(installationOne, []any{&company}, masterKnowledge)
+		if errors.Is(err, errNoRow) {
+			return nil
+		}
+		return err
+	})
+	return company, err
+}
+
+// SetMasterKnowledge implements web.AgentStore.
+func (db *DB) SetMasterKnowledge(ctx context.Context, a tenant.Act, company string) error {
+	a.Actor()
+	return db.global(ctx, writing, func(t *tx) error {
+		n, err := t.exec(installationSet, masterKnowledge, company)
+		if err != nil || n > 0 {
+			return err
+		}
+		_, err = t.exec(installationInserted, masterKnowledge, company)
+		return err
+	})
 }
 
 // LoadOperatorKey implements tenant.Source.

@@ -104,7 +104,7 @@ func companyStatements() []statement {
 func globalStatements() []globalStatement {
 	return []globalStatement{
 		actHeadBegun, actHeadOne, actHeadSet, actHeadTaken, actInserted, actLinked, actLinks, actPlaces, actsAll,
-		installationInserted, installationOne,
+		installationInserted, installationOne, installationSet,
 		changeCounted, changePut, changesSince,
 		migrationRecorded, migrationTable, migrationsApplied,
 		operatorKeyInserted, operatorKeyOne, operatorKeysCounted,

@@ -67,12 +67,27 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/spend_alerts":         spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts/{alert}": spendAlert,
 
+	"/v1/agents":         func(*side) any { return sharedAgent },
+	"/v1/agents/{agent}": func(*side) any { return map[string]any{"instructions": "Be brief."} },
+	"/v1/organization/projects/{project}/default_agent": func(s *side) any {
+		return map[string]any{"agent": s.stable["agent"+s.projects[0]]}
+	},
+	"/v1/organization/contexts":           func(*side) any { return aContext },
+	"/v1/organization/contexts/{context}": func(*side) any { return map[string]any{"text": "We are brief."} },
+	"/v1/organization/embeddings":         func(*side) any { return map[string]any{"model": nil} },
+	"/admin/knowledge":                    func(s *side) any { return map[string]any{"company": s.ID} },
+
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies":                   named,
 	"/admin/companies/{company}/suspend": empty,
 	"/admin/companies/{company}/resume":  empty,
 	"/admin/companies/{company}/erase":   empty,
 }
+
+var (
+	sharedAgent = map[string]any{"model": "up/ok", "name": "Same agent", "shared": true}
+	aContext    = map[string]any{"kind": "rules", "text": "Be kind."}
+)
 
 // What a budget, a limit and an alert are made with that nothing here reaches.
 func userBudget(name string) any {
@@ -159,8 +174,8 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		return []tenant.KeyKind{tenant.KeyOperator}, true
 	case strings.HasPrefix(p, "/v1/organization/"):
 		return []tenant.KeyKind{tenant.KeyAdmin}, true
-	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"), p == "/v1/files", strings.HasPrefix(p, "/v1/files/"),
-		p == "/v1/vector_stores", strings.HasPrefix(p, "/v1/vector_stores/"):
+	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"), p == "/v1/agents", strings.HasPrefix(p, "/v1/agents/"),
+		p == "/v1/files", strings.HasPrefix(p, "/v1/files/"), p == "/v1/vector_stores", strings.HasPrefix(p, "/v1/vector_stores/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin}, true
 	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
@@ -437,6 +452,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
 			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "audit_logs": "audit row",
+			"agents": "agent", "contexts": "context",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 		}[last]
 		parent := []string{a.ProjectID}

@@ -208,6 +208,14 @@ var objects = map[string]object{
 		w.g.call(t, http.MethodPut, w.g.OpsURL+"/admin/companies/"+id+"/ceiling", w.g.Operator, ceiling, nil)
 		return id
 	}},
+	"agent": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		var o struct{ ID string }
+		w.g.call(t, http.MethodPost, w.g.URL+"/v1/agents", s.APIKey, sharedAgent, &o)
+		return o.ID
+	}},
+	"context": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/contexts", aContext)
+	}},
 	"budget": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		return w.create(t, s, "/budgets", userBudget(likeness("someone_00000000")))
 	}},

@@ -57,6 +57,7 @@ var homeOf = map[string]string{
 	"github.com/tiktoken-go/tokenizer":    "provider",
 	"github.com/valyala/fasthttp":         "web",
 	"go.opentelemetry.io":                 "web cmd/gateway",
+	"google.golang.org/grpc":              "vector",
 	"modernc.org/sqlite":                  "store",
 }
 

@@ -55,6 +55,7 @@ func TestSourceRefused(t *testing.T) {
 	// A company opened without an act.
 	g("web/a.go", `"context"`, "func f(d dir) { d.Background(context.Background(), u) }", "opens a company")
 	g("web/upkeep.go", "", "func f(d dir) { d.Background(ctx, u) }", "")
+	g("web/master.go", "", "func f(d dir) { d.Background(ctx, u) }", "")
 
 	// A secret opened away from home.
 	g("web/a.go", "", "func f(s secret) { g(s.Reveal()) }", "reveals a secret")

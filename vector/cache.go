@@ -159,6 +159,13 @@ func (c *Cache[V]) Forget(company, store string) {
 	}
 }
 
+// Has reports whether something of the company is in memory.
+func (c *Cache[V]) Has(company string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.company[company] > 0
+}
+
 // Bytes returns how much is in memory, of all companies.
 func (c *Cache[V]) Bytes() int64 {
 	c.mu.Lock()

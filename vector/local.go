@@ -98,6 +98,13 @@ func (l *Local) Erase(_ context.Context, s tenant.Scope) (int64, error) {
 	return 0, nil
 }
 
+// Forget drops what is in memory of a company that was erased, maybe by another
+// gateway.
+func (l *Local) Forget(company string) { l.cache.Forget(company, "") }
+
+// Has reports whether something of a company is in memory.
+func (l *Local) Has(company string) bool { return l.cache.Has(company) }
+
 // Check implements Index.
 func (l *Local) Check(context.Context) error { return nil }
 

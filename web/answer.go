@@ -51,6 +51,9 @@ func apiKey(rc *fasthttp.RequestCtx) []byte {
 // passed returns the headers of the client that go on to the provider; what may
 // is decided in package provider.
 func (c *call) passed(rc *fasthttp.RequestCtx) (out [][2]string) {
+	if rc == nil {
+		return nil // a call of the gateway's own
+	}
 	for _, name := range [...]string{"Openai-Beta", "Idempotency-Key", "X-Client-Request-Id"} {
 		if v := rc.Request.Header.Peek(name); len(v) > 0 {
 			out = append(out, [2]string{name, string(v)})
@@ -76,6 +79,9 @@ func (c *call) answerHeaders(rc *fasthttp.RequestCtx) {
 	h.Set("X-Bulkhead-Provider", a.target.Provider)
 	h.Set("X-Bulkhead-Model", headerSafe(a.target.Model))
 	h.Set("X-Bulkhead-Overhead-Ms", milliseconds(c.overhead))
+	if k := c.told.header; k != "" {
+		h.Set("X-Bulkhead-Knowledge", k)
+	}
 	if a.entry.Marks&ledger.Clamped != 0 {
 		setInt(h, "X-Bulkhead-Max-Output-Tokens", a.bound.Output)
 	}

@@ -36,9 +36,14 @@ type call struct {
 
 	scope      tenant.Scope // zero until the key is proved: see opened
 	opened     bool
+	inner      bool            // of the gateway's own: see inner.go
 	refused    *audit.Caller   // whose key it is, if it was refused before that
 	request    *openai.Request // from requests, until the end
-	model      string          // the name the client asked for
+	requested  string          // the name the client asked for
+	model      string          // the same, or an agent's model
+	agent      *tenant.Agent   // whose call it is; nil: a model's
+	told       told            // what the agent was told
+	annotates  bool            // the client wants to see it in the answer
 	user       string          // the end user's id; "" for none
 	modelLimit tenant.Limited
 	targets    []provider.Target
@@ -85,9 +90,14 @@ type attempt struct {
 // begin makes the call. The RequestCtx is not passed on as a context: it is used
 // again after the handler returned, and its Done means that the server stops.
 func (g *Gateway) begin(rc *fasthttp.RequestCtx, e openai.Endpoint) *call {
+	c := g.newCall(e)
+	c.hops, _ = hops(rc) // refused before if it was too many
+	return c
+}
+
+func (g *Gateway) newCall(e openai.Endpoint) *call {
 	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID()}
 	c.request = requests.Get().(*openai.Request)
-	c.hops, _ = hops(rc) // refused before if it was too many
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.attempts = make([]*attempt, 0, 1)
 	c.trace = g.startSpan(c)
@@ -133,8 +143,11 @@ func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
 	*a = attempt{target: t, slot: slot}
 	a.entry = ledger.Entry{
 		ID: ledger.NewAttemptID(), RequestID: c.id, ProjectID: c.scope.ProjectID(), KeyID: c.scope.KeyID(),
-		Kind: c.endpoint.String(), Provider: t.Provider, Model: t.Model, Requested: c.model, StartedAt: c.g.now(),
+		Kind: c.endpoint.String(), Provider: t.Provider, Model: t.Model, Requested: c.requested, StartedAt: c.g.now(),
 		First: len(c.attempts) == 0, UserID: c.user,
+	}
+	if c.agent != nil {
+		a.entry.AgentID = c.agent.ID
 	}
 	c.attempts = append(c.attempts, a)
 	return a

@@ -66,8 +66,11 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		c.model = openai.DefaultModerationModel
 	}
 
+	c.beAgent()
+	c.annotates = string(rc.Request.Header.Peek(annotationsHeader)) == "true"
+
 	// Where it may go: the targets in the order to try them.
-	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.model, c.targetRoom[:0]); err != nil {
+	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.requested, c.targetRoom[:0]); err != nil {
 		return err
 	}
 
@@ -108,6 +111,11 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 
+	// What the agent is to know, once for all attempts: what it adds is held.
+	if err = c.ground(); err != nil {
+		return err
+	}
+
 	// The credential is a function of the scope and the target, and of nothing
 	// else. No failure is made up for with another one.
 	cred, err := c.credential(t)
@@ -138,7 +146,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 	c.endAttempt(a, nil)
-	return nil
+	return c.annotate()
 }
 
 // credential returns the company's own credential for the target. The sandbox
@@ -150,6 +158,9 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 	}
 	if t.Vendor.Kind == provider.Sandbox {
 		return provider.Credential{}, nil
+	}
+	if t.Provider == Embeddings && c.inner {
+		return provider.Credential{Company: t.Company, Provider: t.Provider, Secret: c.settings.Embeddings.Secret}, nil
 	}
 	cred, err := c.g.Keys.Credential(c.ctx, c.scope, t.Provider)
 	if err != nil {
@@ -169,6 +180,9 @@ func (c *call) upstreamForm(a *attempt) openai.UpstreamForm {
 	f := openai.UpstreamForm{Model: t.Model, MaxTokensOnly: t.Vendor.MaxTokensOnly}
 	// Usage is always asked for; what the client did not ask is hidden again.
 	f.IncludeUsage = c.request.Stream && !t.Vendor.NoStreamOptions
+	if c.agent != nil && c.endpoint == openai.Chat {
+		f.System, f.OneSystem, f.BeforeUser = c.told.system, t.Vendor.OneSystem, c.told.passages
+	}
 	if a.money { // the provider must keep to what is held
 		t.Vendor.LimitOutput(&f, &a.bound)
 	}

@@ -25,6 +25,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/rag"
 	"bulkhead/router"
 	"bulkhead/tenant"
 )
@@ -46,6 +47,8 @@ type Parts struct {
 	Prices     *ledger.Prices
 	Log        *slog.Logger
 	Tracer     trace.Tracer // nil: no spans
+	Agents     AgentStore
+	Retriever  *rag.Retriever // finds what agents know; nil: nothing
 	Settings   Settings
 	// Knowledge is what files and vector stores need; nil: there are none.
 	Knowledge *Knowledge
@@ -57,6 +60,8 @@ type Settings struct {
 	Router   *router.Router
 	Upstream *provider.Client
 	Vendors  map[string]*provider.Vendor
+	// Embeddings is the operator's service; nil: there is none.
+	Embeddings *EmbeddingsService
 
 	MaxBody          int64 // bytes of one request's body
 	MaxAnswer        int64 // bytes of one answer that is not a stream
@@ -84,6 +89,8 @@ type Gateway struct {
 	ops      *routeTable
 	load     *load
 	exports  exports
+	master   master
+
 	// files that are being received and sent
 	transfers transfers
 
@@ -137,7 +144,7 @@ func (g *Gateway) InFlight() int { return g.load.calls() }
 // memory. It returns false if it is to be told again: it cannot be seen whether
 // the company may work, or its calls are still ending.
 func (g *Gateway) PolicyChanged(company string) bool {
-	if !g.busy(company) && !g.metrics.has(company) {
+	if !g.busy(company) && !g.metrics.has(company) && (g.Retriever == nil || !g.Retriever.Has(company)) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
@@ -155,6 +162,9 @@ func (g *Gateway) PolicyChanged(company string) bool {
 			return false // they count themselves when they end
 		}
 		g.Keys.Forget(company)
+		if g.Retriever != nil {
+			g.Retriever.Forget(company)
+		}
 		g.metrics.forget(company)
 	}
 	g.metrics.renew(company)

@@ -57,7 +57,7 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 	}
 	t := a.target
 	a.price, _ = c.g.Prices.Find(t.Provider, t.Vendor.Catalogue, t.Model)
-	rules := provider.BoundRules{Strict: strict && !free(a.price) || !a.money, Model: t.Model, DefaultOutput: c.settings.DefaultMaxOutput}
+	rules := provider.BoundRules{Strict: strict && !free(a.price) || !a.money, Model: t.Model, DefaultOutput: c.settings.DefaultMaxOutput, Injected: c.told.most}
 	if a.price != nil {
 		rules.MaxInput, rules.MaxOutput = a.price.MaxInput, a.price.MaxOutput
 	}
@@ -193,6 +193,9 @@ func (c *call) budgets(by *limiter.By) []*tenant.Budget {
 // modelLimits returns the project's limits for the model that was asked for.
 func (c *call) modelLimits() *tenant.Limited {
 	p := c.scope.Project()
+	if p == nil {
+		return nil // work of the company's own
+	}
 	l, ok := p.ModelLimits(c.model)
 	if !ok {
 		return nil
@@ -213,13 +216,13 @@ const (
 // inputEstimate is what the input is likely to have, in tokens.
 func (c *call) inputEstimate() int64 {
 	r := c.request
-	return r.TextBytes/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens
+	return (r.TextBytes+int64(len(c.told.system)+len(c.told.passages)))/bytesPerToken + int64(r.Messages)*messageTokens + r.InputTokens
 }
 
 // tokenBound estimates what the call will use, for the limits per minute.
 func (c *call) tokenBound() int64 {
 	r := c.request
-	n := c.inputEstimate()
+	n := c.inputEstimate() + (c.told.most-int64(len(c.told.system)+len(c.told.passages)))/bytesPerToken
 	if c.endpoint == openai.Chat || c.endpoint == openai.Completions {
 		out := r.MaxOutput
 		if out == 0 {

@@ -319,7 +319,10 @@ func (g *Gateway) owner(r *request, kind, id string) (tenantKind, of string, err
 			err = tenant.ErrNotFound // it calls no models
 		}
 	case tenant.OfAgent:
-		return "", "", unknown()
+		if g.Agents == nil {
+			return "", "", unknown()
+		}
+		_, err = g.Agents.Agent(r.ctx, r.scope, id)
 	case tenant.OfUser:
 		if id != tenant.EachUser && !tenant.IsUserID(id) {
 			id = tenant.UserID(r.scope, id)

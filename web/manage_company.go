@@ -99,7 +99,10 @@ func (g *Gateway) listCompanies(r *request) (any, error) {
 
 // begin records an act on the company of the path.
 func (r *request) begin(action string) (tenant.Act, string, error) {
-	id := r.param("company")
+	return r.beginFor(action, r.param("company"))
+}
+
+func (r *request) beginFor(action, id string) (tenant.Act, string, error) {
 	if len(id) > 64 || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return tenant.Act{}, "", fault.New(fault.NotFound, "No such company.").WithCode("company_not_found")
 	}

@@ -24,20 +24,22 @@ type metrics struct {
 	registry *prometheus.Registry
 	inFlight prometheus.Gauge
 
-	calls     *prometheus.CounterVec
-	tokens    *prometheus.CounterVec
-	spend     *prometheus.CounterVec
-	unpriced  *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	firstByte *prometheus.HistogramVec
-	overhead  *prometheus.HistogramVec
-	rejected  *prometheus.CounterVec
-	attempts  *prometheus.CounterVec
-	manage    *prometheus.CounterVec
-	marked    *prometheus.CounterVec
-	hold      prometheus.Histogram
-	projects  *prometheus.CounterVec
-	violated  *prometheus.CounterVec
+	calls        *prometheus.CounterVec
+	tokens       *prometheus.CounterVec
+	spend        *prometheus.CounterVec
+	unpriced     *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	firstByte    *prometheus.HistogramVec
+	overhead     *prometheus.HistogramVec
+	rejected     *prometheus.CounterVec
+	attempts     *prometheus.CounterVec
+	manage       *prometheus.CounterVec
+	marked       *prometheus.CounterVec
+	hold         prometheus.Histogram
+	retrieval    prometheus.Histogram
+	notRetrieved prometheus.Counter
+	projects     *prometheus.CounterVec
+	violated     *prometheus.CounterVec
 
 	mu        sync.RWMutex
 	companies map[string]*metricCompany // by id, those of the last minutes
@@ -106,6 +108,11 @@ func newMetrics(g *Gateway) *metrics {
 	m.hold = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bulkhead_hold_seconds", Help: "What it takes to hold limits and budgets for an attempt.",
 		Buckets: []float64{.00001, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 10}})
 	m.registry.MustRegister(m.hold)
+	m.retrieval = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bulkhead_retrieval_seconds", Help: "What it takes to find passages for a call, the embedder included.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}})
+	m.notRetrieved = prometheus.NewCounter(prometheus.CounterOpts{Name: "bulkhead_retrieval_incomplete_total",
+		Help: "Calls of agents for which not all of their knowledge could be searched in time."})
+	m.registry.MustRegister(m.retrieval, m.notRetrieved)
 	m.rejected = counter("bulkhead_rejections_total", "Requests the gateway refused itself, by the code of the error, or budget_held.", "code")
 	m.manage = counter("bulkhead_management_requests_total", "Management requests, by route and HTTP status.", "route", "method", "status")
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "bulkhead_requests_in_flight", Help: "Calls under way."})
@@ -305,9 +312,13 @@ func refusal(err error) string {
 const (
 	foreignTarget     = "target"
 	foreignCredential = "credential"
+	foreignVector     = "vector"
 )
 
-var violations = []string{foreignTarget, foreignCredential}
+var violations = []string{foreignTarget, foreignCredential, foreignVector}
+
+// ForeignVector counts that a vector of another company was found.
+func (g *Gateway) ForeignVector() { g.metrics.violation(foreignVector) }
 
 // violation counts that something of another company was met.
 func (m *metrics) violation(what string) { m.violated.WithLabelValues(what).Inc() }

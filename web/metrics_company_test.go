@@ -303,7 +303,7 @@ func TestMetricsViolations(t *testing.T) {
 	l := newLab(t, labOptions{})
 	f := func(target, credential int) {
 		t.Helper()
-		want := fmt.Sprintf("[bulkhead_isolation_violations_total what=credential %d bulkhead_isolation_violations_total what=target %d]", credential, target)
+		want := fmt.Sprintf("[bulkhead_isolation_violations_total what=credential %d bulkhead_isolation_violations_total what=target %d bulkhead_isolation_violations_total what=vector 0]", credential, target)
 		if got := fmt.Sprint(l.series("bulkhead_isolation")); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}

@@ -41,6 +41,26 @@ var publicRoutes = []route{
 	{"GET", "/v1/models", project | admin, 0, (*Gateway).listModels},
 	{"GET", "/v1/models/{model...}", project | admin, 0, (*Gateway).getModel},
 
+	{"GET", "/v1/agents", project | admin, 0, (*Gateway).listAgents},
+	{"POST", "/v1/agents", project | admin, 0, (*Gateway).createAgent},
+	{"GET", "/v1/agents/{agent}", project | admin, 0, (*Gateway).getAgent},
+	{"POST", "/v1/agents/{agent}", project | admin, 0, (*Gateway).updateAgent},
+	{"DELETE", "/v1/agents/{agent}", project | admin, 0, (*Gateway).deleteAgent},
+	{"GET", "/v1/agents/{agent}/versions", project | admin, 0, (*Gateway).listAgentVersions},
+
+	{"GET", "/v1/organization/contexts", admin, 0, (*Gateway).listContexts},
+	{"POST", "/v1/organization/contexts", admin, 0, (*Gateway).createContext},
+	{"GET", "/v1/organization/contexts/{context}", admin, 0, (*Gateway).getContext},
+	{"POST", "/v1/organization/contexts/{context}", admin, 0, (*Gateway).updateContext},
+	{"DELETE", "/v1/organization/contexts/{context}", admin, 0, (*Gateway).deleteContext},
+
+	{"GET", "/v1/organization/embeddings", admin, 0, (*Gateway).getEmbeddings},
+	{"POST", "/v1/organization/embeddings", admin, 0, (*Gateway).setEmbeddings},
+
+	{"GET", "/v1/organization/projects/{project}/default_agent", admin, 0, (*Gateway).getDefaultAgent},
+	{"POST", "/v1/organization/projects/{project}/default_agent", admin, 0, (*Gateway).setDefaultAgent},
+	{"DELETE", "/v1/organization/projects/{project}/default_agent", admin, 0, (*Gateway).deleteDefaultAgent},
+
 	{"GET", "/v1/files", project | admin, 0, (*Gateway).listFiles},
 	{"POST", "/v1/files", project | admin, 0, (*Gateway).createFile},
 	{"GET", "/v1/files/{file}", project | admin, 0, (*Gateway).getFile},
@@ -150,6 +170,10 @@ var opsRoutes = []route{
 	{"POST", "/admin/companies/{company}/erase", operator, 0, (*Gateway).eraseCompany},
 	{"GET", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).getCeiling},
 	{"PUT", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).putCeiling},
+	{"GET", "/admin/knowledge", operator, 0, (*Gateway).getMasterKnowledge},
+	{"PUT", "/admin/knowledge", operator, 0, (*Gateway).putMasterKnowledge},
+	{"DELETE", "/admin/knowledge", operator, 0, (*Gateway).deleteMasterKnowledge},
+
 	{"DELETE", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).deleteCeiling},
 }
 

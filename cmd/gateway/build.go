@@ -17,6 +17,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/provider"
+	"bulkhead/rag"
 	"bulkhead/redisdb"
 	"bulkhead/router"
 	"bulkhead/store"
@@ -27,11 +28,12 @@ import (
 // house is the running gateway with what must be closed, in the order it was
 // opened.
 type house struct {
-	gateway *web.Gateway
-	prices  *ledger.Prices
-	db      *store.DB
-	log     *slog.Logger
-	closers []func() error
+	gateway   *web.Gateway
+	prices    *ledger.Prices
+	retriever *rag.Retriever
+	db        *store.DB
+	log       *slog.Logger
+	closers   []func() error
 }
 
 // closeTimeout bounds what is left to write at the end.
@@ -56,6 +58,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		}
 	}()
 	if h.prices, err = ledger.LoadPrices(); err != nil {
+		return h, err
+	}
+	if h.prices, err = withEmbeddings(cfg, h.prices); err != nil {
 		return h, err
 	}
 	var directory *tenant.Directory // told by the store, which it reads from
@@ -126,7 +131,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
-		WebhookKey: master.Derive(webhookKey), Knowledge: known,
+		WebhookKey: master.Derive(webhookKey), Knowledge: known, Agents: h.db, Retriever: h.retriever,
 	})
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
@@ -301,9 +306,14 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 			return web.Settings{}, err
 		}
 	}
+	embeddings, err := embeddingsService(cfg)
+	if err != nil {
+		return web.Settings{}, err
+	}
 	u := cfg.Upstream
 	return web.Settings{
-		Router: router.New(vendors, prices),
+		Embeddings: embeddings,
+		Router:     router.New(vendors, prices),
 		Upstream: provider.NewClient(provider.Options{
 			Timeouts:     provider.Timeouts{Connect: u.Connect, Header: u.Header, Idle: u.Idle, Total: u.Total},
 			AllowPrivate: u.AllowPrivate,

@@ -64,6 +64,9 @@ Try it; this works offline:
     -H "Content-Type: application/json" \
     -d '{"model":"sandbox/echo","messages":[{"role":"user","content":"Hello, Bulkhead"}]}'
 
+The company has an agent that answers from a handbook of its own. Ask it with the same
+command and -d '{"model":"agent/handbook","messages":[{"role":"user","content":"How long does the warranty last?"}]}'
+
 `
 
 // operatorKey makes the operator's key. With it the first run is over.
@@ -100,7 +103,11 @@ func (h *house) makeDemo(ctx context.Context) (demo web.CreatedCompany, err erro
 			return demo, fmt.Errorf("the key of %s in the environment: %w", name, err)
 		}
 	}
-	return demo, nil
+	live, err := directory.Authenticate(ctx, []byte(demo.APIKey))
+	if err != nil {
+		return demo, err
+	}
+	return demo, h.gateway.FurnishDemo(ctx, live)
 }
 
 // writeSecret writes a file that only its owner may read, all of it or none.

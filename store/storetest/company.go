@@ -133,7 +133,7 @@ func testErase(t *testing.T, open Open) {
 	must(t, err)
 	want := map[string]int64{"entry": 5, "rollup": 1, "rollup_day": 3, "alert": 2, "alert_event": 1, "api_key": 5, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "budget": 10,
 		"credential": 1, "credential_name": 1, "data_key": 1, "audit_head": 1, "audit_link": removed["audit"],
-		"file": 3, "vector_store": 2, "file_batch": 1, "store_file": 1, "chunk": 2, "discard": 1, "keyword_segment": 0, "agent": 0, "agent_version": 0, "context": 0}
+		"file": 3, "vector_store": 2, "file_batch": 1, "store_file": 1, "chunk": 2, "discard": 1, "keyword_segment": 1, "agent": 2, "agent_version": 3, "context": 1}
 	for table, n := range want {
 		if removed[table] != n {
 			t.Errorf("%d rows of %s removed, want %d", removed[table], table, n)

@@ -13,6 +13,7 @@ import (
 	"bulkhead/ledger"
 	"bulkhead/limiter"
 	"bulkhead/openai"
+	"bulkhead/rag"
 	"bulkhead/tenant"
 )
 
@@ -30,6 +31,10 @@ func Isolation(t *testing.T, open Open) {
 	must(t, w.db.PutCredential(w.ctx(), beta, sealed("cred_beta", "beta-only", 1)))
 	_, _, err := w.db.PutBudget(w.ctx(), beta, budget("budget_beta", tenant.OfProject, "proj_beta", tenant.Day))
 	must(t, err)
+	must(t, w.db.CreateAgent(w.ctx(), beta, agent("agent_beta", "beta-only", "", "beta only", epoch), 10))
+	must(t, w.db.CreateContext(w.ctx(), beta, contextOf("context_beta", "rules", "beta only", epoch)))
+	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_of_beta", Name: "beta only", CreatedAt: epoch},
+		[]rag.StoreFile{{StoreID: "vs_of_beta", FileID: "file-two", CreatedAt: epoch}}, quota))
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -124,6 +129,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
 	furnishKnowledge(t, w, s, name, at)
+	furnishAgents(t, w, s, name, at)
 }
 
 var (
@@ -223,6 +229,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
 	seeMoney(w, s, see)
+	seeAgents(w, s, see)
 	seeKnowledge(t, w, s, see)
 	return b.String()
 }
@@ -271,6 +278,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
 	e.ID = "att_new"
 	f("AppendEntries of a new one", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
+	testSeparateAgents(t, w, acme, f)
 	f("RevokeKey", db.RevokeKey(ctx, acme, "proj_same", "key_same"))
 	f("RevokeKey of an admin key", db.RevokeKey(ctx, acme, "", "key_admin_same"))
 	f("CreateKey", db.CreateKey(ctx, acme, key("key_owned", "proj_same", "svc_acct_same", epoch)))
@@ -340,6 +348,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	_, _, err = db.AuditEvents(ctx, acme, audit.Filter{}, openai.Page{After: events[0].ID})
 	f("AuditEvents", err)
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
+	testForeignAgents(w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}
