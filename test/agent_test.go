@@ -341,3 +341,13 @@ func TestMilvusAway(t *testing.T) {
 		return false
 	})
 }
+
+// TestCheckMilvus: gateway check reaches Milvus, and says what is wrong with it.
+func TestCheckMilvus(t *testing.T) {
+	server := servers.Start(t, "milvus")
+	g := prepare(t, "")
+	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR="+server.Var("MILVUS_ADDR")), "milvus", "ok", "it answers")
+	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=127.0.0.1:1"), "milvus", "failed", "cannot be reached")
+	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=milvus"), "configuration", "failed", "must be HOST:PORT")
+	found(t, g.check(t, "BULKHEAD_EMBEDDINGS_MODEL=m"), "configuration", "failed", "must be set where another key of embeddings is")
+}
