@@ -246,6 +246,17 @@ func TestMaster(t *testing.T) {
 	ask(t, http.MethodPut, g.OpsURL+"/admin/knowledge", g.Operator, map[string]any{"company": "org-0000000000"}).want(t, "a company that is not there", http.StatusNotFound)
 }
 
+// TestAgentsSDK runs the official SDK: documents are uploaded, agents made, and what
+// they answer is grounded; a real model receives the passages.
+func TestAgentsSDK(t *testing.T) {
+	interpreter(t, "agents.py")
+	base := servers.Start(t, "llm").Var("LLM_BASE_URL")
+	g := startGateway(t, "providers:\n  llm: {kind: custom, base_url: "+base+"}\n")
+	g.setCredential(t, g.Demo, "llm", upstreamSecret)
+	runScript(t, g, g.Demo, "agents.py", "DOCS="+documents(t))
+	nothingLeaked(t, g, g.Demo)
+}
+
 // TestMilvusAway: with Milvus gone or frozen an agent answers with what there is
 // and says so, or refuses where it must know; and finds again when Milvus is back.
 // The vectors are real ones, and what making them took is on the company's ledger.
@@ -329,4 +340,14 @@ func TestMilvusAway(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// TestCheckMilvus: gateway check reaches Milvus, and says what is wrong with it.
+func TestCheckMilvus(t *testing.T) {
+	server := servers.Start(t, "milvus")
+	g := prepare(t, "")
+	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR="+server.Var("MILVUS_ADDR")), "milvus", "ok", "it answers")
+	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=127.0.0.1:1"), "milvus", "failed", "cannot be reached")
+	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=milvus"), "configuration", "failed", "must be HOST:PORT")
+	found(t, g.check(t, "BULKHEAD_EMBEDDINGS_MODEL=m"), "configuration", "failed", "must be set where another key of embeddings is")
 }

@@ -179,7 +179,7 @@ func (g *Gateway) PolicyChanged(company string) bool {
 	if company == tenant.OperatorPrices {
 		return g.operatorPricesChanged()
 	}
-	if !g.busy(company) && !g.metrics.has(company) {
+	if !g.busy(company) && !g.metrics.has(company) && (g.Retriever == nil || !g.Retriever.Has(company)) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)

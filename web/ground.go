@@ -87,7 +87,7 @@ func (c *call) ground() error {
 	if missing != nil {
 		c.g.metrics.notRetrieved.Inc()
 		if k.Required {
-			return errNoKnowledge(missing)
+			return errNoKnowledge(why(missing))
 		}
 	}
 	c.told.used = fit(found.Passages, k)
@@ -179,14 +179,24 @@ func knowledgeHeader(used []rag.Passage, missing error) string {
 		}
 		b.WriteString(used[i].FileID + "#" + strconv.Itoa(used[i].Index))
 	}
-	switch {
-	case missing == nil:
-	case fault.Is(missing, fault.Timeout) || errors.Is(missing, context.DeadlineExceeded):
-		b.WriteString("; missing=timeout")
-	default:
-		b.WriteString("; missing=unavailable")
+	if missing != nil {
+		b.WriteString("; missing=" + why(missing).Error())
 	}
 	return b.String()
+}
+
+var (
+	errLate = errors.New("timeout")
+	errAway = errors.New("unavailable")
+)
+
+// why says in a word why not all could be searched. What a provider said of it may
+// hold what was asked, and goes nowhere.
+func why(missing error) error {
+	if fault.Is(missing, fault.Timeout) || errors.Is(missing, context.DeadlineExceeded) {
+		return errLate
+	}
+	return errAway
 }
 
 // annotationsHeader asks for what was used in the message of an answer that is not

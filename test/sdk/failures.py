@@ -115,7 +115,7 @@ def unknown_paths_and_methods():
     forget()
     for method, path, want in (
         ("GET", "/chat/completionsx", 404), ("POST", "/nothing", 404), ("GET", "/../admin/companies", 404),
-        ("DELETE", "/embeddings", 405), ("PUT", "/chat/completions", 405), ("POST", "/files", 404),
+        ("DELETE", "/embeddings", 405), ("PUT", "/chat/completions", 405), ("POST", "/batches", 404),
     ):
         status, headers, body = fetch(method, BASE + path, KEY, {} if method != "GET" else None)
         same(status, want, f"status of {method} {path}")
