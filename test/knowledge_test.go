@@ -52,7 +52,7 @@ func TestKnowledgeSDK(t *testing.T) {
 						g.migrated(t)
 					}
 					g.serve(t)
-					c := someCompany(t, g, file)
+					c := g.newCompany(t, "documents") // the demo company has some
 					runScript(t, g, c, file, "DOCS="+documents(t))
 					nothingLeaked(t, g, c)
 				})
