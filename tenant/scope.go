@@ -37,7 +37,9 @@ type access struct {
 	key     *Key     // nil for background work
 	limits  []Limited
 	budgets []*Budget
-	minter  *Minter // whose pepper UserID takes
+	minter  *Minter         // whose pepper UserID takes
+	user    string          // the end user that a token named: see Scope.User
+	rule    *FederationRule // that let a token in; nil for a key
 }
 
 func (s Scope) access() *access {
@@ -75,6 +77,14 @@ func (s Scope) KeyID() string {
 	}
 	return ""
 }
+
+// User returns the id of the end user that the token names which opened the
+// scope, as UserID has it; "" for a key, which names none.
+func (s Scope) User() string { return s.access().user }
+
+// Rule returns the federation rule that let in the token, or the key given out
+// for one, that opened the scope; nil for other keys. It must not be changed.
+func (s Scope) Rule() *FederationRule { return s.access().rule }
 
 // Test reports whether the key is a test key, which reaches the sandbox only.
 func (s Scope) Test() bool {
