@@ -375,7 +375,7 @@ func (d *Directory) access(ctx context.Context, kn *known, keyID []byte) (*acces
 		return nil, nil
 	}
 	project := kn.company.Projects[k.ProjectID]
-	a = &access{company: kn.company, project: project, key: k, limits: d.limits(kn.company, project, k), budgets: kn.company.budgetsOf(project, k), minter: d.minter}
+	a = &access{company: kn.company, project: project, key: k, grants: keyGrants(k), limits: d.limits(kn.company, project, k), budgets: kn.company.budgetsOf(project, k), minter: d.minter}
 	dropOne(kn.keys, d.o.KeysPerCompany)
 	kn.keys[string(keyID)] = a
 	return a, nil

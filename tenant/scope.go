@@ -35,6 +35,7 @@ type access struct {
 	company *Company
 	project *Project // nil for a company's admin key and for background work
 	key     *Key     // nil for background work
+	grants  Grants
 	limits  []Limited
 	budgets []*Budget
 	minter  *Minter         // whose pepper UserID takes
@@ -90,6 +91,16 @@ func (s Scope) Rule() *FederationRule { return s.access().rule }
 func (s Scope) Test() bool {
 	k := s.access().key
 	return k != nil && k.Kind == KeyTest
+}
+
+// Grants returns what the caller may do. It must not be changed. Background work
+// asks nobody for leave: its scope has none.
+func (s Scope) Grants() Grants { return s.access().grants }
+
+// Allows reports whether the caller may do all of need in a project; "" is the
+// company as a whole. It says nothing about whether there is such a project.
+func (s Scope) Allows(project string, need Permissions) bool {
+	return s.access().grants.Allows(project, need)
 }
 
 // Actor names who acts, for audit: "key:<id>", or "gateway" for background work.
