@@ -63,6 +63,9 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 			return err
 		}
 		c.HasAlerts = alerts > 0
+		if c.Identity, err = t.identity(); err != nil {
+			return err
+		}
 		c.Providers = nil
 		err = t.query(credentialProviders, func(r row) error {
 			var provider string

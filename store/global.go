@@ -4,13 +4,14 @@ package store
 // company's content: at most its id. A test compares this list and
 // companyTables with the schema.
 var globalTables = []string{
-	"act_head",       // how long the chain of operators' acts is, and how it ends
-	"act_link",       // the place of each act in it
-	"change",         // which company's policy changed when
-	"change_counter", // the last generation given out
-	"installation",   // facts about this installation as a whole
-	"migration",      // what the schema is made of
-	"operator_act",   // what operators did; a company's id at most
-	"operator_key",   // keys of the operator
-	"upkeep",         // which company has something to be done in the background, and when
+	"act_head",          // how long the chain of operators' acts is, and how it ends
+	"act_link",          // the place of each act in it
+	"approved_audience", // which company an audience of tokens is for, as the operator approved it
+	"change",            // which company's policy changed when
+	"change_counter",    // the last generation given out
+	"installation",      // facts about this installation as a whole
+	"migration",         // what the schema is made of
+	"operator_act",      // what operators did; a company's id at most
+	"operator_key",      // keys of the operator
+	"upkeep",            // which company has something to be done in the background, and when
 }

@@ -68,6 +68,8 @@ func companyStatements() []statement {
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		dataKeyInserted, dataKeyOne,
+		identityCounted, identityDeleted, identityInserted, identityLoaded, identityOne, identityUpdated,
+		ruleDeleted, ruleInserted, ruleOne, ruleUpdated, rulesCounted, rulesLoaded, rulesOfAccountDeleted, rulesOfProviderDeleted,
 		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
@@ -81,7 +83,7 @@ func companyStatements() []statement {
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, keyList, projectList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, identityList, keyList, projectList, ruleList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {
@@ -93,6 +95,8 @@ func companyStatements() []statement {
 func globalStatements() []globalStatement {
 	return []globalStatement{
 		actHeadBegun, actHeadOne, actHeadSet, actHeadTaken, actInserted, actLinked, actLinks, actPlaces, actsAll,
+		audienceDeleted, audienceInserted, audienceList.cursor, audienceList.ascending, audienceList.descending, audiencesCounted,
+		audiencesGone, audiencesLoaded, audiencesOfCompany,
 		installationInserted, installationOne,
 		changeCounted, changePut, changesSince,
 		migrationRecorded, migrationTable, migrationsApplied,

@@ -90,7 +90,7 @@ type known struct {
 	mu      sync.RWMutex
 	keys    map[string]*access   // by key id
 	refused map[string]time.Time // key ids that were not found, until when; nil before the first
-	tokens  *tokensOf
+	tokens  *tokensOf            // nil before the first token
 }
 
 // NewDirectory returns a Directory over source. Acts of operators go to rec.
@@ -309,7 +309,7 @@ func (d *Directory) known(ctx context.Context, locator []byte) (*known, error) {
 		return nil, unavailable(err)
 	}
 	if err == nil && c.Status != Erased {
-		kn = &known{company: c, keys: map[string]*access{}, tokens: newTokensOf()}
+		kn = &known{company: c, keys: map[string]*access{}}
 	} else {
 		d.logins.sets.forget(c.id.name)
 	}

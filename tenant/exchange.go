@@ -75,7 +75,7 @@ func (d *Directory) Exchange(ctx context.Context, e Exchange) (x Exchanged, err 
 	h.Write([]byte("\x00" + e.Provider + "\x00" + e.AccountID))
 	sum := [sha256.Size]byte(h.Sum(nil))
 	now := d.now()
-	if err := kn.tokens.refusal(&sum, now); err != nil {
+	if err := kn.ofTokens().refusal(&sum, now); err != nil {
 		return x, err
 	}
 	g, p, err := d.prove(ctx, t, kn, audience, e.AccountID)
@@ -84,7 +84,7 @@ func (d *Directory) Exchange(ctx context.Context, e Exchange) (x Exchanged, err 
 	}
 	if err != nil {
 		if !fault.Is(err, fault.Unavailable) {
-			kn.tokens.refuse(&sum, err, now.Add(d.o.UnknownFor), d.o.KeysPerCompany)
+			kn.ofTokens().refuse(&sum, err, now.Add(d.o.UnknownFor), d.o.KeysPerCompany)
 		}
 		return x, err
 	}
@@ -99,17 +99,17 @@ func (d *Directory) Exchange(ctx context.Context, e Exchange) (x Exchanged, err 
 
 // giveOut writes the key for what a stands for.
 func (d *Directory) giveOut(a *access, p *IdentityProvider, until time.Time) string {
-	b := make([]byte, 0, exchangedFixed+len(a.rule.ID)+sha256.Size)
+	b := make([]byte, 0, exchangedFixed+len(a.bearer.rule.ID)+sha256.Size)
 	b = append(b, exchangedVersion)
 	b = binary.BigEndian.AppendUint64(b, uint64(until.Unix()))
-	rev := revision(p, a.rule)
+	rev := revision(p, a.bearer.rule)
 	b = append(b, rev[:]...)
-	user, err := hex.DecodeString(strings.TrimPrefix(a.user, userPrefix))
+	user, err := hex.DecodeString(strings.TrimPrefix(a.bearer.user, userPrefix))
 	if err != nil || len(user) != userDigits/2 {
 		panic("BUG: a token without an end user")
 	}
 	b = append(b, user...)
-	b = append(b, a.rule.ID...)
+	b = append(b, a.bearer.rule.ID...)
 	sum := d.exchangedSum(a.company.id, b)
 	return exchangedPrefix + a.company.id.Locator() + "-" + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
 }
@@ -182,7 +182,7 @@ func (d *Directory) authenticateExchanged(ctx context.Context, b []byte) (Scope,
 	if err != nil {
 		return Scope{}, err
 	}
-	a.user = userPrefix + hex.EncodeToString(g.text[17:exchangedFixed])
+	a.bearer.user = userPrefix + hex.EncodeToString(g.text[17:exchangedFixed])
 	d.logins.keep(&sum, &login{kn: kn, a: a, until: until}, d.o.KeysPerCompany)
 	return Scope{a}, nil
 }

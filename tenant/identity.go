@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,12 +53,30 @@ type FederationRule struct {
 	UpdatedAt        time.Time
 }
 
+// grants is what the bearer of a token may do: what a key of the account may, or
+// the scopes of the rule, in its project and nowhere else.
+func (r *FederationRule) grants(k *Key) (g Grants) {
+	if r.Scopes == nil {
+		return keyGrants(k)
+	}
+	if p, unknown := PermissionsOf(r.Scopes); unknown == "" {
+		g.Add(r.ProjectID, p)
+	}
+	return g
+}
+
 // ApprovedAudience is an audience, beside the company's own, that the operator
 // lets a company use. It is one company's only.
 type ApprovedAudience struct {
 	ID        string
 	Audience  string
 	CreatedAt time.Time
+}
+
+// Identity is whose tokens a company trusts.
+type Identity struct {
+	Providers []*IdentityProvider // in the order they were made
+	Audiences []string            // that the operator approved, beside the company's own
 }
 
 // audiencePrefix begins the audience that every company has from its beginning.
@@ -77,12 +96,14 @@ func (c *Company) Takes(audience string) bool {
 	if audience == c.id.Audience() {
 		return true
 	}
-	for _, a := range c.Audiences {
-		if a == audience {
-			return true
-		}
+	return c.Identity != nil && slices.Contains(c.Identity.Audiences, audience)
+}
+
+func (c *Company) identityProviders() []*IdentityProvider {
+	if c.Identity == nil {
+		return nil
 	}
-	return false
+	return c.Identity.Providers
 }
 
 // provider returns the enabled provider that the issuer and the audience of a
@@ -91,7 +112,7 @@ func (c *Company) provider(issuer, audience string) *IdentityProvider {
 	if !c.Takes(audience) {
 		return nil
 	}
-	for _, p := range c.Identity {
+	for _, p := range c.identityProviders() {
 		if p.Enabled && p.Issuer == issuer && p.Audience == audience {
 			return p
 		}
@@ -101,7 +122,7 @@ func (c *Company) provider(issuer, audience string) *IdentityProvider {
 
 // rule returns the enabled rule with that id and its provider, which is enabled.
 func (c *Company) rule(id string) (*IdentityProvider, *FederationRule) {
-	for _, p := range c.Identity {
+	for _, p := range c.identityProviders() {
 		for _, r := range p.Rules {
 			if r.ID == id && r.Enabled && p.Enabled && c.Takes(p.Audience) {
 				return p, r

@@ -65,7 +65,15 @@ type refusal struct {
 // must leave the processor to others.
 var signatures = max(1, runtime.GOMAXPROCS(0)/2)
 
-func newTokensOf() *tokensOf { return &tokensOf{verifies: make(chan struct{}, signatures)} }
+// ofTokens returns what the company has of tokens, which most have none of.
+func (kn *known) ofTokens() *tokensOf {
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	if kn.tokens == nil {
+		kn.tokens = &tokensOf{verifies: make(chan struct{}, signatures)}
+	}
+	return kn.tokens
+}
 
 func (l *logins) shard(sum *[sha256.Size]byte) *loginShard {
 	return &l.shards[int(sum[0])%len(l.shards)]
@@ -87,7 +95,7 @@ func (l *logins) drop(sum *[sha256.Size]byte) {
 
 // keep remembers a login until it ends or its company's policy changes.
 func (l *logins) keep(sum *[sha256.Size]byte, g *login, most int) {
-	of := g.kn.tokens
+	of := g.kn.ofTokens()
 	of.mu.Lock()
 	defer of.mu.Unlock()
 	if of.gone {
@@ -118,7 +126,7 @@ func (l *logins) forget(kn *known) {
 	if kn == nil {
 		return
 	}
-	of := kn.tokens
+	of := kn.ofTokens()
 	of.mu.Lock()
 	defer of.mu.Unlock()
 	of.gone = true
@@ -197,12 +205,12 @@ func (d *Directory) login(ctx context.Context, b []byte, sum *[sha256.Size]byte)
 		return nil, err
 	}
 	now := d.now()
-	if err := kn.tokens.refusal(sum, now); err != nil {
+	if err := kn.ofTokens().refusal(sum, now); err != nil {
 		return nil, err
 	}
 	g, _, err := d.prove(ctx, t, kn, audience, "")
 	if f, is := errors.AsType[*fault.Error](err); is && f.Kind != fault.Unavailable {
-		kn.tokens.refuse(sum, err, now.Add(d.o.UnknownFor), d.o.KeysPerCompany)
+		kn.ofTokens().refuse(sum, err, now.Add(d.o.UnknownFor), d.o.KeysPerCompany)
 	}
 	return g, err
 }
@@ -266,13 +274,14 @@ func (d *Directory) prove(ctx context.Context, t *token, kn *known, audience, ac
 	if err != nil {
 		return nil, nil, err
 	}
+	of := kn.ofTokens()
 	select {
-	case kn.tokens.verifies <- struct{}{}:
+	case of.verifies <- struct{}{}:
 	case <-ctx.Done():
 		return nil, nil, unavailable(ctx.Err())
 	}
 	err = algorithms[t.alg].Verify(t.signed, t.signature, key.key)
-	<-kn.tokens.verifies
+	<-of.verifies
 	if err != nil {
 		return nil, nil, errNotTrusted
 	}
@@ -289,7 +298,7 @@ func (d *Directory) prove(ctx context.Context, t *token, kn *known, audience, ac
 	if err != nil {
 		return nil, nil, err
 	}
-	a.user = UserID(Scope{a}, subjectName(t.issuer, t.subject))
+	a.bearer.user = UserID(Scope{a}, subjectName(t.issuer, t.subject))
 	return &login{kn: kn, a: a, until: t.until(), set: set, list: list}, p, nil
 }
 
@@ -301,7 +310,7 @@ func (d *Directory) actAs(c *Company, p *IdentityProvider, r *FederationRule, un
 		return nil, errArchived
 	}
 	k := &Key{ID: r.ID, Kind: KeyLive, ProjectID: r.ProjectID, ServiceAccountID: r.ServiceAccountID, Name: r.Name, CreatedAt: r.CreatedAt, ExpiresAt: until}
-	return &access{company: c, project: project, key: k, limits: d.limits(c, project, k), budgets: c.budgetsOf(project, k), minter: d.minter, rule: r}, nil
+	return &access{company: c, project: project, key: k, grants: r.grants(k), limits: d.limits(c, project, k), budgets: c.budgetsOf(project, k), minter: d.minter, bearer: &bearer{rule: r}}, nil
 }
 
 // LoginStats returns what was done with tokens so far.

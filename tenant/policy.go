@@ -48,10 +48,7 @@ type Company struct {
 	Budgets    []*Budget // all, the operator's ceiling included; none is changed
 	Calendar   *Calendar // of the company's budgets
 	HasAlerts  bool      // there are spend alerts
-	// Identity are the company's identity providers, in the order they were made,
-	// and Audiences those that the operator approved for it beside its own.
-	Identity  []*IdentityProvider
-	Audiences []string
+	Identity   *Identity // nil: no provider and no audience but its own
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string

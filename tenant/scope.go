@@ -38,9 +38,14 @@ type access struct {
 	grants  Grants
 	limits  []Limited
 	budgets []*Budget
-	minter  *Minter         // whose pepper UserID takes
-	user    string          // the end user that a token named: see Scope.User
-	rule    *FederationRule // that let a token in; nil for a key
+	minter  *Minter // whose pepper UserID takes
+	bearer  *bearer // of a token, or of a key given out for one; nil for other keys
+}
+
+// bearer is who a token named, and the rule that let it in.
+type bearer struct {
+	user string
+	rule *FederationRule
 }
 
 func (s Scope) access() *access {
@@ -81,11 +86,21 @@ func (s Scope) KeyID() string {
 
 // User returns the id of the end user that the token names which opened the
 // scope, as UserID has it; "" for a key, which names none.
-func (s Scope) User() string { return s.access().user }
+func (s Scope) User() string {
+	if b := s.access().bearer; b != nil {
+		return b.user
+	}
+	return ""
+}
 
 // Rule returns the federation rule that let in the token, or the key given out
 // for one, that opened the scope; nil for other keys. It must not be changed.
-func (s Scope) Rule() *FederationRule { return s.access().rule }
+func (s Scope) Rule() *FederationRule {
+	if b := s.access().bearer; b != nil {
+		return b.rule
+	}
+	return nil
+}
 
 // Test reports whether the key is a test key, which reaches the sandbox only.
 func (s Scope) Test() bool {

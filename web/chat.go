@@ -52,6 +52,9 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	if err = c.open(apiKey(rc)); err != nil {
 		return err
 	}
+	if !c.scope.Allows(c.scope.ProjectID(), tenant.ModelRequest) {
+		return fault.New(fault.Forbidden, "The federation rule of this token does not let it call models.").WithCode("permission_not_held")
+	}
 
 	// What for. One strict pass; the body itself is not changed.
 	body, err := c.readBody(rc)
@@ -61,7 +64,10 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	if err = c.request.Scan(c.endpoint, body); err != nil {
 		return err
 	}
-	c.model, c.user = c.request.Model, tenant.UserID(c.scope, c.request.User)
+	c.model, c.user = c.request.Model, c.scope.User()
+	if c.user == "" { // a key names nobody; a token's subject is not to be talked over
+		c.user = tenant.UserID(c.scope, c.request.User)
+	}
 	if c.model == "" {
 		c.model = openai.DefaultModerationModel
 	}

@@ -34,6 +34,7 @@ type request struct {
 	operator tenant.Operator // on the operator's listener
 	params   []param
 	body     []byte
+	token    []byte // that is to be exchanged, at tokenPath
 }
 
 // maxManageBody bounds the body of a management request, in bytes.
@@ -58,7 +59,11 @@ func (g *Gateway) serveManagement(rc *fasthttp.RequestCtx, rt *route, params []p
 	if err != nil {
 		drain(rc)
 		err = known(err)
-		writeError(rc, err)
+		if rt.pattern == tokenPath {
+			writeOAuthError(rc, err)
+		} else {
+			writeError(rc, err)
+		}
 	}
 	rc.Response.Header.Set("Openai-Processing-Ms", fmt.Sprint(time.Since(start).Milliseconds()))
 	g.endManagement(r, rt, start, err)
@@ -72,9 +77,11 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 			err = panicked(p)
 		}
 	}()
-	if rt.who == operator {
+	switch rt.who {
+	case anyone:
+	case operator:
 		r.operator, err = g.Tenants.AuthenticateOperator(r.ctx, apiKey(r.rc))
-	} else {
+	default:
 		r.scope, err = g.Tenants.Authenticate(r.ctx, apiKey(r.rc))
 		r.scoped = err == nil
 		if err == nil && !rt.who.admits(r.scope.Key().Kind) {

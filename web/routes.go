@@ -92,6 +92,18 @@ var publicRoutes = []route{
 
 	{"GET", "/v1/organization/audit_logs", admin, 0, (*Gateway).listAuditLogs},
 
+	{"POST", tokenPath, anyone, 0, (*Gateway).exchangeToken},
+	{"GET", "/v1/organization/workload_identity_providers", admin, 0, (*Gateway).listIdentityProviders},
+	{"POST", "/v1/organization/workload_identity_providers", admin, 0, (*Gateway).createIdentityProvider},
+	{"GET", "/v1/organization/workload_identity_providers/{provider}", admin, 0, (*Gateway).getIdentityProvider},
+	{"POST", "/v1/organization/workload_identity_providers/{provider}", admin, 0, (*Gateway).updateIdentityProvider},
+	{"DELETE", "/v1/organization/workload_identity_providers/{provider}", admin, 0, (*Gateway).deleteIdentityProvider},
+	{"GET", "/v1/organization/workload_identity_providers/{provider}/federation_rules", admin, 0, (*Gateway).listFederationRules},
+	{"POST", "/v1/organization/workload_identity_providers/{provider}/federation_rules", admin, 0, (*Gateway).createFederationRule},
+	{"GET", "/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}", admin, 0, (*Gateway).getFederationRule},
+	{"POST", "/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}", admin, 0, (*Gateway).updateFederationRule},
+	{"DELETE", "/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}", admin, 0, (*Gateway).deleteFederationRule},
+
 	{"GET", "/v1/organization/budgets", admin, 0, (*Gateway).listBudgets},
 	{"POST", "/v1/organization/budgets", admin, 0, (*Gateway).createBudget},
 	{"GET", "/v1/organization/budgets/calendar", admin, 0, (*Gateway).getCalendar},
@@ -129,6 +141,9 @@ var opsRoutes = []route{
 	{"GET", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).getCeiling},
 	{"PUT", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).putCeiling},
 	{"DELETE", "/admin/companies/{company}/ceiling", operator, 0, (*Gateway).deleteCeiling},
+	{"GET", "/admin/companies/{company}/audiences", operator, 0, (*Gateway).listAudiences},
+	{"POST", "/admin/companies/{company}/audiences", operator, 0, (*Gateway).approveAudience},
+	{"DELETE", "/admin/companies/{company}/audiences/{audience}", operator, 0, (*Gateway).revokeAudience},
 }
 
 // Route describes one line of the table, for tests and documentation.

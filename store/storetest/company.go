@@ -131,7 +131,7 @@ func testErase(t *testing.T, open Open) {
 	removed, err := w.db.EraseCompany(w.ctx(), a, scope)
 	must(t, err)
 	want := map[string]int64{"entry": 5, "rollup": 1, "rollup_day": 3, "alert": 2, "alert_event": 1, "api_key": 5, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "budget": 10,
-		"credential": 1, "credential_name": 1, "data_key": 1, "audit_head": 1, "audit_link": removed["audit"]}
+		"identity_provider": 2, "federation_rule": 4, "credential": 1, "credential_name": 1, "data_key": 1, "audit_head": 1, "audit_link": removed["audit"]}
 	for table, n := range want {
 		if removed[table] != n {
 			t.Errorf("%d rows of %s removed, want %d", removed[table], table, n)

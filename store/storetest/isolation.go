@@ -30,6 +30,7 @@ func Isolation(t *testing.T, open Open) {
 	must(t, w.db.PutCredential(w.ctx(), beta, sealed("cred_beta", "beta-only", 1)))
 	_, _, err := w.db.PutBudget(w.ctx(), beta, budget("budget_beta", tenant.OfProject, "proj_beta", tenant.Day))
 	must(t, err)
+	must(t, w.db.CreateIdentityProvider(w.ctx(), beta, issuer("wip_beta", "https://beta-only.example", epoch)))
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -121,6 +122,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 		}
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
+	furnishIdentity(t, w, s, name, at)
 	furnishMoney(t, w, s, name)
 }
 
@@ -220,6 +222,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	see("credential names", names, err)
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
+	seeIdentity(w, s, see)
 	seeMoney(w, s, see)
 	return b.String()
 }
@@ -268,6 +271,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
 	e.ID = "att_new"
 	f("AppendEntries of a new one", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
+	changeIdentity(w, acme, f)
 	f("RevokeKey", db.RevokeKey(ctx, acme, "proj_same", "key_same"))
 	f("RevokeKey of an admin key", db.RevokeKey(ctx, acme, "", "key_admin_same"))
 	f("CreateKey", db.CreateKey(ctx, acme, key("key_owned", "proj_same", "svc_acct_same", epoch)))
@@ -336,6 +340,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	_, _, err = db.AuditEvents(ctx, acme, audit.Filter{}, openai.Page{After: events[0].ID})
 	f("AuditEvents", err)
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
+	foreignIdentity(t, w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}
@@ -351,11 +356,18 @@ func testSeparateAccountKeys(t *testing.T, w *world, acme, beta tenant.Scope) {
 		a := tenant.ServiceAccount{ID: "svc_acct_two", ProjectID: "proj_same", Name: "two", CreatedAt: epoch}
 		k := key("key_two", "proj_same", "svc_acct_two", epoch)
 		must(t, w.db.CreateServiceAccount(w.ctx(), s, a, &k))
+		f := rule("rule_two", "wip_same", epoch)
+		f.ServiceAccountID = "svc_acct_two"
+		must(t, w.db.CreateFederationRule(w.ctx(), s, f))
 	}
 	must(t, w.db.DeleteServiceAccount(w.ctx(), acme, "proj_same", "svc_acct_two"))
 	_, err := w.db.LoadKey(w.ctx(), acme.ID(), "key_two")
 	wantErr(t, err, tenant.ErrNotFound)
 	_, err = w.db.LoadKey(w.ctx(), beta.ID(), "key_two")
+	must(t, err)
+	_, err = w.db.FederationRule(w.ctx(), acme, "wip_same", "rule_two")
+	wantErr(t, err, tenant.ErrNotFound)
+	_, err = w.db.FederationRule(w.ctx(), beta, "wip_same", "rule_two")
 	must(t, err)
 }
 

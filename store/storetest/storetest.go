@@ -44,6 +44,7 @@ func Run(t *testing.T, open Open) {
 		{"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
+		{"Identity", testIdentity}, {"Audiences", testAudiences},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},

@@ -176,7 +176,12 @@ func (w *World) Approve(s tenant.Scope, audience string) {
 	w.mu.Lock()
 	w.audiences[audience] = s.ID().String()
 	w.mu.Unlock()
-	w.Edit(s, func(c *tenant.Company) { c.Audiences = append(c.Audiences, audience) })
+	w.Edit(s, func(c *tenant.Company) {
+		if c.Identity == nil {
+			c.Identity = &tenant.Identity{}
+		}
+		c.Identity.Audiences = append(c.Identity.Audiences, audience)
+	})
 }
 
 // LoadAudiences implements tenant.Source.
