@@ -21,11 +21,17 @@ const audiencesFor = 3 * time.Second
 // company returns the locator of the company that the operator approved the
 // audience for; "": none.
 func (a *audiences) company(ctx context.Context, d *Directory, audience string) (locator string, err error) {
+	if locator = a.known(audience); locator != "" {
+		switch kn, err := d.known(ctx, []byte(locator)); {
+		case err != nil:
+			return "", err
+		case kn != nil && kn.company.Takes(audience):
+			return locator, nil
+		}
+		// It was taken away, and may be another's by now.
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if of := a.all[audience]; of != "" && d.stillTakes(of, audience) {
-		return ID{of}.Locator(), nil
-	}
 	if now := d.now(); a.all == nil || now.Sub(a.read) >= audiencesFor {
 		release, err := d.lookup(ctx)
 		if err != nil {
@@ -40,14 +46,6 @@ func (a *audiences) company(ctx context.Context, d *Directory, audience string) 
 		a.all, a.read = all, now
 	}
 	return ID{a.all[audience]}.Locator(), nil
-}
-
-// stillTakes reports whether the policy in memory, if it is there, has the
-// audience.
-func (d *Directory) stillTakes(company, audience string) bool {
-	locator := []byte(ID{company}.Locator())
-	kn, _, _ := d.shard(locator).find(locator)
-	return kn == nil || kn.company.Takes(audience)
 }
 
 // known returns the locator of the company of an audience, without asking.

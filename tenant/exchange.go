@@ -79,7 +79,7 @@ func (d *Directory) Exchange(ctx context.Context, e Exchange) (x Exchanged, err 
 		return x, err
 	}
 	g, p, err := d.prove(ctx, t, kn, audience, e.AccountID)
-	if err == nil && p.ID != e.Provider {
+	if err == nil && (p.ID != e.Provider || e.AccountID == "") {
 		err = errNoRule
 	}
 	if err != nil {

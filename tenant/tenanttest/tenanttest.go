@@ -104,6 +104,9 @@ func (w *World) Edit(s tenant.Scope, edit func(*tenant.Company)) {
 	w.Changed(id)
 }
 
+// Context is that of the test.
+func (w *World) Context() context.Context { return w.t.Context() }
+
 // Revoke removes a key and tells the Directory.
 func (w *World) Revoke(s tenant.Scope, keyID string) {
 	w.RevokeQuietly(s, keyID)
