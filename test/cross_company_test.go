@@ -54,6 +54,19 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/spend_alerts":         spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts/{alert}": spendAlert,
 
+	tokenPath: func(s *side) any { return exchangeBody(s) },
+	"/v1/organization/workload_identity_providers": func(s *side) any {
+		return providerBody(s, s.issuer.Name+"/"+likeness("x_00000000"))
+	},
+	"/v1/organization/workload_identity_providers/{provider}": named,
+	"/v1/organization/workload_identity_providers/{provider}/federation_rules": func(s *side) any {
+		return ruleBody(s)
+	},
+	"/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}": named,
+	"/admin/companies/{company}/audiences": func(*side) any {
+		return map[string]any{"audience": "api://" + likeness("x_00000000")}
+	},
+
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies":                   named,
 	"/admin/companies/{company}/suspend": empty,
@@ -140,7 +153,7 @@ func TestRouteTableIsCovered(t *testing.T) {
 // for: the table itself must not be what it is held against.
 func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 	switch p := r.Pattern; {
-	case slices.Contains([]string{"/healthz", "/readyz", "/metrics"}, p):
+	case slices.Contains([]string{"/healthz", "/readyz", "/metrics", tokenPath}, p):
 		return nil, true
 	case strings.HasPrefix(p, "/admin/"):
 		return []tenant.KeyKind{tenant.KeyOperator}, true
@@ -209,12 +222,15 @@ func choices(kind string, own, foreign *side) []choice {
 	id := foreign.stable[kind+foreign.projects[0]]
 	list := []choice{
 		{"own", own.stable[kind+own.projects[0]], "", true},
-		{"foreign", id, "", kind == "company"}, // the operator may see every company
+		{"foreign", id, "", kind == "company" || kind == "company of audiences"}, // the operator may see every company
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
 	}
 	if kind == "limit" {
 		list[2].text = rateLimitID(likeness("route_of_00000000"))
+	}
+	if kind == "audience" { // the operator may see each in its company
+		list[0].in, list[1].in, list[1].own = own.ID, foreign.ID, true
 	}
 	if o.inProject {
 		list[0].in = own.projects[0]
@@ -420,6 +436,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
 			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "audit_logs": "audit row",
+			"workload_identity_providers": "provider", "federation_rules": "rule",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 		}[last]
 		if r.Ops || r.Method != http.MethodGet || kind == "" {
@@ -429,9 +446,13 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		if kind == "project" {
 			id = b.ProjectID
 		}
+		within := a.ProjectID
+		if kind == "rule" {
+			within = a.provider
+		}
 		for _, name := range []string{"after", "before"} {
 			at := func(cursor string) string {
-				path := w.g.URL + fill(r.Pattern, []string{a.ProjectID}) + "?" + name + "=" + url.QueryEscape(cursor)
+				path := w.g.URL + fill(r.Pattern, []string{within}) + "?" + name + "=" + url.QueryEscape(cursor)
 				return plain(ask(t, r.Method, path, a.AdminKey, nil).want(t, r.Pattern+"?"+name+"=", http.StatusBadRequest), []string{cursor})
 			}
 			random := likeness(id)
