@@ -101,6 +101,26 @@ func foreignIdentity(t *testing.T, w *world, s tenant.Scope, f func(string, erro
 	f("RevokeAudience", db.RevokeAudience(ctx, w.act("audience", s.ID().String()), s, "aud_beta"))
 }
 
+// testSeparateCounts: one company that has as much as it may keeps no other from
+// having its first.
+func testSeparateCounts(t *testing.T, w *world) {
+	t.Helper()
+	full, _ := w.company("full")
+	fresh, _ := w.company("fresh")
+	make := func(s tenant.Scope, n int) {
+		t.Helper()
+		p := issuer(fmt.Sprint("wip_count_", n), fmt.Sprint("https://issuer.example/", n), epoch)
+		must(t, w.db.CreateIdentityProvider(w.ctx(), s, p))
+		f := rule(fmt.Sprint("rule_count_", n), "wip_count_0", epoch)
+		f.ProjectID, f.ServiceAccountID = firstProject, firstAccount
+		must(t, w.db.CreateFederationRule(w.ctx(), s, f))
+	}
+	for n := range 50 {
+		make(full, n)
+	}
+	make(fresh, 0)
+}
+
 func testIdentity(t *testing.T, open Open) {
 	w := newWorld(t, open)
 	s, _ := w.company("acme")

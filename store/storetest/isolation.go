@@ -42,6 +42,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
 	testSeparateMoney(t, w)
+	testSeparateCounts(t, w)
 	testSeparateStatus(t, w, acme, beta)
 }
 
