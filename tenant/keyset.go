@@ -62,6 +62,8 @@ type keySets struct {
 	turns   []string             // the companies with something in queues and a free place
 	active  map[string]int
 	running int
+
+	fetched, unfetched atomic.Int64
 }
 
 // maxSets bounds how many providers' keys are kept.
@@ -284,8 +286,10 @@ func (s *keySet) refresh(k *keySets) {
 	defer cancel()
 	text, keys, err := k.get(ctx, s.source)
 	if err != nil {
+		k.unfetched.Add(1)
 		return
 	}
+	k.fetched.Add(1)
 	now := k.now().UnixNano()
 	if old := s.list.Load(); old != nil && old.text == text {
 		old.seen.Store(now)

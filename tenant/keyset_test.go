@@ -81,6 +81,9 @@ func TestKeyRotation(t *testing.T) {
 	c.add(31 * time.Second)
 	wantScope(t, w.Directory, at(i, s, "third", c.now()))
 	wantRefused(t, w.Directory, first, fault.Unauthenticated, "invalid_token")
+	if s := w.LoginStats(); s.Fetched != 4 || s.Unfetched != 0 || s.Verified != 4 || s.Refused != 41 {
+		t.Errorf("counted %+v", s)
+	}
 }
 
 // TestIssuerAway: keys that are there serve while their issuer is away, for a

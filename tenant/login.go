@@ -18,6 +18,8 @@ type LoginStats struct {
 	Verified  int64 // tokens whose signature was proved
 	Refused   int64 // tokens that were not let in, those remembered as refused too
 	Exchanged int64 // keys given out for tokens
+	Fetched   int64 // sets of keys that were fetched from issuers
+	Unfetched int64 // that could not be fetched, or not be read
 }
 
 // logins are what is known of tokens.
@@ -316,5 +318,5 @@ func (d *Directory) actAs(c *Company, p *IdentityProvider, r *FederationRule, un
 // LoginStats returns what was done with tokens so far.
 func (d *Directory) LoginStats() LoginStats {
 	l := &d.logins
-	return LoginStats{l.verified.Load(), l.refused.Load(), l.exchanged.Load()}
+	return LoginStats{l.verified.Load(), l.refused.Load(), l.exchanged.Load(), l.sets.fetched.Load(), l.sets.unfetched.Load()}
 }

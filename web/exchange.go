@@ -37,9 +37,7 @@ type exchangeAnswer struct {
 // exchangeToken gives out a key for a token of a company's identity provider.
 // Nobody is asked for a key: the token is the proof.
 func (g *Gateway) exchangeToken(r *request) (any, error) {
-	h := &r.rc.Response.Header
-	h.Set("Cache-Control", "no-store")
-	h.Set("Pragma", "no-cache")
+	noStore(r.rc)
 	form, err := parseForm(string(r.rc.Request.Header.ContentType()), r.body)
 	if err != nil {
 		return nil, err
@@ -55,6 +53,12 @@ func (g *Gateway) exchangeToken(r *request) (any, error) {
 	r.scope, r.scoped = x.Scope, true
 	g.Audit.Issued(audit.Proved(x.Scope), x.Scope.Rule().ID)
 	return exchangeAnswer{x.Value, typeAccess, "Bearer", int64(x.For.Seconds())}, nil
+}
+
+// noStore keeps what is answered, a key or why there is none, from being kept.
+func noStore(rc *fasthttp.RequestCtx) {
+	rc.Response.Header.Set("Cache-Control", "no-store")
+	rc.Response.Header.Set("Pragma", "no-cache")
 }
 
 func badGrant(code, format string, a ...any) error {
@@ -149,6 +153,7 @@ func parseJSONForm(body []byte) (map[string]string, error) {
 // that is refused has the code that the SDKs know for it.
 func writeOAuthError(rc *fasthttp.RequestCtx, err error) {
 	writeError(rc, err)
+	noStore(rc)
 	f := fault.As(err)
 	status, code := rc.Response.StatusCode(), "server_error"
 	switch f.Kind {
