@@ -3,19 +3,26 @@ package tenant
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // audiences knows which company an approved audience is of. There are few, so
-// all are read at once: tokens with made-up audiences cost a look-up each
-// audiencesFor at most. A company's policy says whether it is still so.
+// all are read at once: tokens with made-up audiences cost one look-up together
+// in each audiencesFor at most. A company's policy says whether it is still so.
 type audiences struct {
-	mu   sync.Mutex // held while they are read
-	all  map[string]string
-	read time.Time
+	list    atomic.Pointer[audienceList]
+	reading sync.Mutex
+	failed  time.Time // when reading failed last
 }
 
-// audiencesFor is how long an audience that is not known stays unknown.
+type audienceList struct {
+	companies map[string]string // ids, by audience
+	read      time.Time
+}
+
+// audiencesFor is how long an audience that is not known stays unknown, and how
+// long after a failure nobody tries again.
 const audiencesFor = 3 * time.Second
 
 // company returns the locator of the company that the operator approved the
@@ -30,27 +37,46 @@ func (a *audiences) company(ctx context.Context, d *Directory, audience string) 
 		}
 		// It was taken away, and may be another's by now.
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if now := d.now(); a.all == nil || now.Sub(a.read) >= audiencesFor {
-		release, err := d.lookup(ctx)
-		if err != nil {
-			return "", err
-		}
-		defer release()
-		d.loads.Add(1)
-		all, err := d.source.LoadAudiences(ctx)
-		if err != nil {
-			return "", unavailable(err)
-		}
-		a.all, a.read = all, now
+	if err := a.renew(ctx, d); err != nil {
+		return "", err
 	}
-	return ID{a.all[audience]}.Locator(), nil
+	return a.known(audience), nil
 }
 
 // known returns the locator of the company of an audience, without asking.
 func (a *audiences) known(audience string) string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return ID{a.all[audience]}.Locator()
+	if list := a.list.Load(); list != nil {
+		return ID{list.companies[audience]}.Locator()
+	}
+	return ""
+}
+
+// renew reads the list, unless that was only just done. Those who come meanwhile
+// wait for that one reading, whatever comes of it.
+func (a *audiences) renew(ctx context.Context, d *Directory) error {
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	now := d.now()
+	if list := a.list.Load(); list != nil && now.Sub(list.read) < audiencesFor {
+		return nil
+	}
+	if !a.failed.IsZero() && now.Sub(a.failed) < audiencesFor {
+		return errNoAudiences
+	}
+	release, err := d.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	d.loads.Add(1)
+	all, err := d.source.LoadAudiences(ctx)
+	if err != nil {
+		if ctx.Err() == nil { // it was not the one who asks that left
+			a.failed = now
+		}
+		return unavailable(err)
+	}
+	a.list.Store(&audienceList{all, now})
+	a.failed = time.Time{}
+	return nil
 }

@@ -360,6 +360,9 @@ func (f *fetcher) get(ctx context.Context, address string, allowPrivate bool) ([
 	if err != nil {
 		return nil, err
 	}
+	if strings.HasSuffix(address, "/") { // CheckURL has taken it off
+		u.Path += "/"
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err

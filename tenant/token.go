@@ -59,11 +59,12 @@ func badToken(format string, a ...any) *fault.Error {
 }
 
 var (
-	errLongToken  = badToken("it is longer than %d bytes.", maxToken)
-	errNotTrusted = fault.New(fault.Unauthenticated, "No identity provider of the company that the token's audience names has issued this token.").WithCode("invalid_token")
-	errOldToken   = fault.New(fault.Unauthenticated, "The token has expired.").WithCode("expired_token")
-	errNoRule     = fault.New(fault.Forbidden, "The token is valid, but no federation rule lets it in.").WithCode("no_federation_rule")
-	errNoKeys     = fault.New(fault.Unavailable, "The keys of the token's identity provider cannot be had at the moment.").WithCode("identity_provider_unavailable")
+	errLongToken   = badToken("it is longer than %d bytes.", maxToken)
+	errNotTrusted  = fault.New(fault.Unauthenticated, "No identity provider of the company that the token's audience names has issued this token.").WithCode("invalid_token")
+	errOldToken    = fault.New(fault.Unauthenticated, "The token has expired.").WithCode("expired_token")
+	errNoRule      = fault.New(fault.Forbidden, "The token is valid, but no federation rule lets it in.").WithCode("no_federation_rule")
+	errNoAudiences = fault.New(fault.Unavailable, "The gateway cannot see at the moment whose audience this is.")
+	errNoKeys      = fault.New(fault.Unavailable, "The keys of the token's identity provider cannot be had at the moment.").WithCode("identity_provider_unavailable")
 )
 
 var rawURL = base64.RawURLEncoding.Strict()
@@ -113,8 +114,8 @@ func (t *token) readHeader(h map[string]any) error {
 	}
 	if typ, there := h["typ"]; there {
 		name, _ := typ.(string)
-		if name = strings.TrimPrefix(strings.ToLower(name), "application/"); name != "jwt" && name != "at+jwt" {
-			return badToken("its type must be JWT or at+jwt.")
+		if name = strings.TrimPrefix(strings.ToLower(name), "application/"); name != "jwt" && name != "at+jwt" && name != "jose" {
+			return badToken("its type must be JWT, at+jwt or JOSE.")
 		}
 	}
 	return nil

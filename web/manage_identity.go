@@ -172,11 +172,10 @@ func (v *verification) apply(r *request, p *tenant.IdentityProvider) error {
 		if v.DiscoveryURL == nil {
 			return nil
 		}
-		u, err := egress.CheckURL(*v.DiscoveryURL, r.settings.AllowPrivate)
-		if err != nil {
+		if _, err := egress.CheckURL(*v.DiscoveryURL, r.settings.AllowPrivate); err != nil {
 			return urlField("verification.discovery_url", err)
 		}
-		p.DiscoveryURL = u.String()
+		p.DiscoveryURL = *v.DiscoveryURL
 	case byUpload:
 		if v.DiscoveryURL != nil {
 			return fault.Field("verification.discovery_url", "verification.discovery_url is for the type discovery.")
