@@ -67,6 +67,11 @@ func TestExchange(t *testing.T) {
 	refused("a key", "sk-bh-live-x", provider, "svc_acct_1", fault.Unauthenticated)
 	refused("nothing", "", provider, "svc_acct_1", fault.Unauthenticated)
 	refused("a bad token", token[:len(token)-4]+"AAAA", provider, "svc_acct_1", fault.Unauthenticated)
+	long := i.Claims(s.ID().Audience(), "ann")
+	long["pad"] = strings.Repeat("x", 9000)
+	if _, err := exchange(w, i.Sign("first", nil, long), provider, "svc_acct_1"); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a long token: %v", err)
+	}
 	// What was refused for one account is not refused for another.
 	if _, err := exchange(w, token, provider, "svc_acct_1"); err != nil {
 		t.Error(err)

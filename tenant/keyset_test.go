@@ -146,7 +146,8 @@ func TestDescriptions(t *testing.T) {
 func TestFetchingInTurns(t *testing.T) {
 	w, good := tenanttest.New(t, lab()), newIssuer(t)
 	release := make(chan struct{})
-	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	asked := make(chan struct{}, 100)
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked <- struct{}{}; <-release }))
 	defer slow.Close()
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
@@ -162,10 +163,15 @@ func TestFetchingInTurns(t *testing.T) {
 		})
 		waiting.Go(func() { _, _ = w.Authenticate(t.Context(), []byte(i.Token(a.ID().Audience(), "ann"))) })
 	}
+	<-asked
+	<-asked
 	began := time.Now()
 	wantScope(t, w.Directory, good.Token(b.ID().Audience(), "ann"))
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("B waited %s behind A", took)
+	}
+	if n := len(asked); n != 0 {
+		t.Errorf("%d issuers of A are asked at once", 2+n)
 	}
 }
 

@@ -290,6 +290,27 @@ func TestSubjects(t *testing.T) {
 	wantRefused(t, w.Directory, one.Sign("first", nil, claims), fault.Unauthenticated, "invalid_token")
 }
 
+// TestOneProvider: the issuer and the audience choose one provider, and the keys of
+// another with the same issuer prove nothing.
+func TestOneProvider(t *testing.T) {
+	w, one, two := tenanttest.New(t, lab()), newIssuer(t), newIssuer(t)
+	two.Name = one.Name
+	_, s := w.Company("acme", tenant.KeyAdmin, nil)
+	w.Approve(s, "api://x")
+	w.Trust(s, two, two.JWKS(), "ann", func(p *tenant.IdentityProvider, r *tenant.FederationRule) {
+		p.ID, p.Audience, r.ID = "wip_x", "api://x", "rule_x"
+	})
+	w.Trust(s, one, one.JWKS(), "ann", nil)
+	if r := wantScope(t, w.Directory, one.Token(s.ID().Audience(), "ann")).Rule(); r.ID == "rule_x" {
+		t.Error("it is let in by the rule of another provider")
+	}
+	if r := wantScope(t, w.Directory, two.Token("api://x", "ann")).Rule(); r.ID != "rule_x" {
+		t.Error("it is let in by the rule of another provider")
+	}
+	wantRefused(t, w.Directory, two.Token(s.ID().Audience(), "ann"), fault.Unauthenticated, "invalid_token")
+	wantRefused(t, w.Directory, one.Token("api://x", "ann"), fault.Unauthenticated, "invalid_token")
+}
+
 // TestApprovedAudience: an audience of the outside world is the company's that
 // the operator approved it for, and nobody else's; and no longer than that.
 func TestApprovedAudience(t *testing.T) {
@@ -317,6 +338,9 @@ func TestApprovedAudience(t *testing.T) {
 	}); n > 1 {
 		t.Errorf("200 unknown audiences were %d look-ups", n)
 	}
+	// It is taken away, and the list does not say so yet.
+	w.Edit(b, func(c *tenant.Company) { c.Identity.Audiences = nil })
+	wantRefused(t, w.Directory, text, fault.Unauthenticated, "invalid_token")
 	// It goes to another company.
 	w.Edit(b, func(c *tenant.Company) { c.Identity.Audiences = nil })
 	w.Approve(a, "api://b")
