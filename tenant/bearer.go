@@ -187,7 +187,7 @@ func (d *Directory) authenticateToken(ctx context.Context, b []byte) (Scope, err
 	if s, ok := d.warm(&sum); ok {
 		return s, nil
 	}
-	g, err := d.login(ctx, b, &sum)
+	g, err := d.admit(ctx, b, &sum)
 	if err != nil {
 		d.logins.refused.Add(1)
 		return Scope{}, err
@@ -200,8 +200,8 @@ func (d *Directory) authenticateToken(ctx context.Context, b []byte) (Scope, err
 	return s, nil
 }
 
-// login proves a token and finds what it may act as.
-func (d *Directory) login(ctx context.Context, b []byte, sum *[sha256.Size]byte) (*login, error) {
+// admit proves a token and finds what it may act as.
+func (d *Directory) admit(ctx context.Context, b []byte, sum *[sha256.Size]byte) (*login, error) {
 	t, kn, audience, err := d.claimed(ctx, b)
 	if err != nil {
 		return nil, err
