@@ -86,13 +86,24 @@ const (
 	CompanySuspended       Type = "company.suspended"
 	CompanyResumed         Type = "company.resumed"
 	CompanyErased          Type = "company.erased"
+
+	IdentityProviderCreated Type = "workload_identity_provider.created"
+	IdentityProviderUpdated Type = "workload_identity_provider.updated"
+	IdentityProviderDeleted Type = "workload_identity_provider.deleted"
+	FederationRuleCreated   Type = "workload_identity_provider_mapping.created"
+	FederationRuleUpdated   Type = "workload_identity_provider_mapping.updated"
+	FederationRuleDeleted   Type = "workload_identity_provider_mapping.deleted"
+	AudienceApproved        Type = "audience.approved"
+	AudienceRevoked         Type = "audience.revoked"
 )
 
 // What a Tally counts: one row stands for many.
 const (
-	AccessDenied Type = "access.denied" // Object is the route
-	ContentRead  Type = "content.read"  // Object is the kind of what was read
-	LoginFailed  Type = "login.failed"  // Object is the id of the user whose password it was not, "" for nobody's
+	AccessDenied Type = "access.denied"                                // Object is the route
+	ContentRead  Type = "content.read"                                 // Object is the kind of what was read
+	LoginFailed  Type = "login.failed"                                 // Object is the id of the user whose password it was not, "" for nobody's
+	TokenLogin   Type = "login.succeeded"                              // Object is the federation rule that let a token in
+	TokenIssued  Type = "tenant.workload_identity.access_token.issued" // Object likewise
 )
 
 // Event is one row of a company's audit log.

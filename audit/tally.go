@@ -23,7 +23,7 @@ type Sink interface {
 	KnownKeys(ctx context.Context, company tenant.ID, ids []string) ([]string, error)
 }
 
-// Tally counts refused access and reads of content, and writes one row for each
+// Tally counts refused access, reads of content and logins with tokens, and writes one row for each
 // key, route (or kind of content) and minute. Counting is a look into a map: the
 // rows are written in the background once the minute is over, and at Close.
 //
@@ -123,6 +123,11 @@ func (t *Tally) LoginFailed(company tenant.ID, user string) {
 
 // Read counts that stored content was handed out, and of which kind.
 func (t *Tally) Read(c Caller, kind string) { t.add(c, ContentRead, kind, "") }
+
+// LoggedIn counts that a token was let in by a federation rule for the first time,
+// Issued that a key was given out for one.
+func (t *Tally) LoggedIn(c Caller, rule string) { t.add(c, TokenLogin, rule, "") }
+func (t *Tally) Issued(c Caller, rule string)   { t.add(c, TokenIssued, rule, "") }
 
 // Stats returns what was done so far.
 func (t *Tally) Stats() TallyStats {

@@ -56,6 +56,8 @@ func (anyCompany) LoadOperatorKey(context.Context, string) (*tenant.Key, error) 
 	return nil, tenant.ErrNotFound
 }
 
+func (anyCompany) LoadAudiences(context.Context) (map[string]string, error) { return nil, nil }
+
 func (anyCompany) RecordAct(context.Context, string, string, string) error { return nil }
 
 // openCompany is a ScopeOf.

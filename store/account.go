@@ -129,6 +129,9 @@ func (db *DB) DeleteServiceAccount(ctx context.Context, s tenant.Scope, project,
 		if err != nil {
 			return err
 		}
+		if err := t.deleteRules(rulesOfAccountDeleted, id); err != nil {
+			return err
+		}
 		for _, key := range keys {
 			if err := t.audit(audit.APIKeyDeleted, project, key); err != nil {
 				return err

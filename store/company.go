@@ -72,6 +72,9 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 		if c.Agents, c.Contexts, err = t.agents(); err != nil {
 			return err
 		}
+		if c.Identity, err = t.identity(); err != nil {
+			return err
+		}
 		c.Providers = nil
 		err = t.query(credentialProviders, func(r row) error {
 			var provider string

@@ -57,6 +57,12 @@ var companyTables = []companyTable{
 	{"alert",
 		statement{"alert_empty", `DELETE FROM alert WHERE company_id = $1`},
 		statement{"alert_count", `SELECT count(*) FROM alert WHERE company_id = $1`}},
+	{"federation_rule",
+		statement{"federation_rule_empty", `DELETE FROM federation_rule WHERE company_id = $1`},
+		statement{"federation_rule_count", `SELECT count(*) FROM federation_rule WHERE company_id = $1`}},
+	{"identity_provider",
+		statement{"identity_provider_empty", `DELETE FROM identity_provider WHERE company_id = $1`},
+		statement{"identity_provider_count", `SELECT count(*) FROM identity_provider WHERE company_id = $1`}},
 	{"api_key",
 		statement{"api_key_empty", `DELETE FROM api_key WHERE company_id = $1`},
 		statement{"api_key_count", `SELECT count(*) FROM api_key WHERE company_id = $1`}},
@@ -173,8 +179,10 @@ func (db *DB) EraseCompany(ctx context.Context, a tenant.Act, s tenant.Scope) (m
 				return fmt.Errorf("table %s still has %d rows of the company", table.name, left)
 			}
 		}
-		if _, err := t.exec(upkeepGone, t.company); err != nil {
-			return err
+		for _, st := range []globalStatement{upkeepGone, audiencesGone} {
+			if _, err := t.exec(st, t.company); err != nil {
+				return err
+			}
 		}
 		generation, err := t.bump()
 		if err != nil {

@@ -6,6 +6,7 @@ package store
 var globalTables = []string{
 	"act_head",          // how long the chain of operators' acts is, and how it ends
 	"act_link",          // the place of each act in it
+	"approved_audience", // which company an audience of tokens is for, as the operator approved it
 	"change",            // which company's policy changed when
 	"change_counter",    // the last generation given out
 	"installation",      // facts about this installation as a whole

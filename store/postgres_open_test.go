@@ -90,7 +90,7 @@ func TestOpenRefusesUsers(t *testing.T) {
 	f("", "")
 	f("BYPASSRLS", "", "_user has BYPASSRLS")
 	f("SUPERUSER", "", "_user is a superuser")
-	f("", "GRANT bulkhead_owner TO USER", "the user can act as bulkhead_owner, to whom belong act_head, act_link, agent, agent_version, alert, alert_event, api_key, audit, ")
+	f("", "GRANT bulkhead_owner TO USER", "the user can act as bulkhead_owner, to whom belong act_head, act_link, agent, agent_version, alert, alert_event, api_key, approved_audience, audit, ")
 	f("NOINHERIT", "GRANT postgres TO USER", "can act as role postgres, which is a superuser")
 	f("", "ALTER TABLE entry OWNER TO USER", "_user, to whom belong entry")
 	f("BYPASSRLS", "ALTER TABLE entry NO FORCE ROW LEVEL SECURITY", "has BYPASSRLS", "table entry has no row-level")

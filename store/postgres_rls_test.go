@@ -43,6 +43,10 @@ var rowsOf = []string{
 	`INSERT INTO rollup SELECT $1, 1, '', '', '', '', '', '', '', '', 0, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0`,
 	`INSERT INTO rollup_day (company_id, day, late, rolled, closed, built) VALUES ($1, 1, 0, 0, 0, '')`,
 	`INSERT INTO alert (company_id, id, project_id, amount, url, created_at) VALUES ($1, 'a', '', 1, 'u', 1)`,
+	`INSERT INTO identity_provider (company_id, id, name, description, issuer, audience, enabled, jwks, discovery_url, attributes, created_at, updated_at)
+		VALUES ($1, 'wip_1', 'p', '', 'https://issuer', 'a', true, '', '', '[]', 1, 1)`,
+	`INSERT INTO federation_rule (company_id, id, provider_id, name, description, matchers, project_id, service_account_id, scopes, enabled, created_at, updated_at)
+		VALUES ($1, 'rule_1', 'wip_1', '', '', '{}', 'p', 'a', 'null', true, 1, 1)`,
 	`INSERT INTO alert_event (company_id, id, alert_id, amount, period, spent, created_at, tries, next_at, delivered_at, status)
 		VALUES ($1, 'e', 'a', 1, 1, 1, 1, 0, 1, 0, 0)`,
 	`INSERT INTO audit (company_id, id, created_at, type, actor, project_id, object) VALUES ($1, 'x', 1, 't', 'a', '', '')`,

@@ -72,6 +72,8 @@ func companyStatements() []statement {
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		degradedSet,
 		dataKeyInserted, dataKeyOne,
+		identityCounted, identityDeleted, identityInserted, identityLoaded, identityOne, identityUpdated,
+		ruleDeleted, ruleInserted, ruleOne, ruleUpdated, rulesCounted, rulesLoaded, rulesOfAccountDeleted, rulesOfProviderDeleted,
 		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
 		keptBegun, keptEnded, keptFreed, keptNext, keptOne, keptOver, keptSwept, keptUse,
 		lentGranted, lentGrantsDropped, lentLoaded,
@@ -102,7 +104,7 @@ func companyStatements() []statement {
 		discardDone, discardDue, discardMoved, discardPut, discardTaken, heldRenewed, jobDue, jobFailed, jobFinished, jobRenewed,
 		jobRetried, jobTaken, jobsHeld, jobsNext, storeRenewed, storeShown, storeStale,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, agentList, contextList, alertList, auditList, entryList, fileList, heldList, inviteList, keyList, personList, projectList, storeList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, agentList, contextList, alertList, auditList, entryList, fileList, heldList, identityList, inviteList, keyList, personList, projectList, ruleList, storeList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {
@@ -114,6 +116,8 @@ func companyStatements() []statement {
 func globalStatements() []globalStatement {
 	return []globalStatement{
 		actHeadBegun, actHeadOne, actHeadSet, actHeadTaken, actInserted, actLinked, actLinks, actPlaces, actsAll,
+		audienceDeleted, audienceInserted, audienceList.cursor, audienceList.ascending, audienceList.descending, audiencesCounted,
+		audiencesGone, audiencesLoaded, audiencesOfCompany,
 		installationInserted, installationOne, installationSet,
 		changeCounted, changePut, changesSince,
 		lentDeleted, lentInserted, lentListed, lentOne, lentUpdated, operatorDataKeyInserted, operatorDataKeyOne,

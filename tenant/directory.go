@@ -27,6 +27,9 @@ type Source interface {
 	LoadKey(ctx context.Context, id ID, keyID string) (*Key, error)
 	// LoadOperatorKey returns the operator's key with that id, or ErrNotFound.
 	LoadOperatorKey(ctx context.Context, keyID string) (*Key, error)
+	// LoadAudiences returns all audiences that the operator approved, and the id
+	// of the company each is for. There are few.
+	LoadAudiences(ctx context.Context) (map[string]string, error)
 
 	People
 }
@@ -43,6 +46,7 @@ type Directory struct {
 	loading  chan struct{} // bounds the look-ups under way
 	loads    atomic.Int64
 	watching watching
+	logins   logins
 	hasher   *hasher
 	throttle *throttle
 
@@ -65,6 +69,11 @@ type Options struct {
 	Lookups int
 	// CompanyLimits hold for every company that has none of its own.
 	CompanyLimits Limits
+	// AllowPrivate says whether the keys of identity providers may be fetched from
+	// private addresses; nil: they may not. It is asked each time.
+	AllowPrivate func() bool
+	// LoggedIn is called when a token was proved that was not known before.
+	LoggedIn func(s Scope)
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
@@ -89,6 +98,7 @@ type known struct {
 	mu      sync.RWMutex
 	keys    map[string]*access   // by key id
 	refused map[string]time.Time // key ids that were not found, until when; nil before the first
+	tokens  *tokensOf            // nil before the first token
 }
 
 // NewDirectory returns a Directory over source. Acts of operators go to rec.
@@ -112,6 +122,7 @@ func NewDirectory(source Source, rec Recorder, minter *Minter, o Options) *Direc
 	for i := range d.shards {
 		d.shards[i].companies, d.shards[i].unknown = map[string]*known{}, map[string]time.Time{}
 	}
+	d.logins.sets = newKeySets(d.now, o.AllowPrivate)
 	return d
 }
 
@@ -121,13 +132,20 @@ func (d *Directory) Minter() *Minter { return d.minter }
 // Loads counts the look-ups in the source, which a warm Directory makes none of.
 func (d *Directory) Loads() int64 { return d.loads.Load() }
 
-// Authenticate returns the Scope that the key proves. The errors are
+// Authenticate returns the Scope that a key proves, or a token of a company's
+// identity provider, or a key that was given out for one. The errors are
 // Unauthenticated or Forbidden faults; any other error means that the source
 // could not be asked. It does no I/O for a key it has seen since the last
 // change to the company.
 func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error) {
 	if len(key) == 0 {
 		return Scope{}, errNoKey
+	}
+	switch {
+	case isToken(key):
+		return d.authenticateToken(ctx, key)
+	case isExchanged(key):
+		return d.authenticateExchanged(ctx, key)
 	}
 	p, ok := parseKey(key)
 	if !ok {
@@ -275,10 +293,12 @@ func (d *Directory) Changed(company string) {
 	locator := ID{company}.Locator()
 	s := d.shard([]byte(locator))
 	s.mu.Lock()
+	old := s.companies[locator]
 	delete(s.companies, locator)
 	delete(s.unknown, locator)
 	s.changes++
 	s.mu.Unlock()
+	d.logins.forget(old)
 }
 
 func (d *Directory) shard(locator []byte) *shard {
@@ -326,6 +346,8 @@ func (d *Directory) known(ctx context.Context, locator []byte) (*known, error) {
 	}
 	if err == nil && c.Status != Erased {
 		kn = &known{company: c, keys: map[string]*access{}}
+	} else {
+		d.logins.sets.forget(c.id.name)
 	}
 
 	s.mu.Lock()
@@ -341,7 +363,7 @@ func (d *Directory) known(ctx context.Context, locator []byte) (*known, error) {
 		s.unknown[string(locator)] = d.now().Add(d.o.UnknownFor)
 		return nil, nil
 	}
-	dropOne(s.companies, d.o.Companies/shardCount)
+	d.logins.forget(dropOne(s.companies, d.o.Companies/shardCount))
 	delete(s.unknown, string(locator))
 	s.companies[string(locator)] = kn
 	return kn, nil
@@ -471,13 +493,14 @@ func (d *Directory) lookup(ctx context.Context) (release func(), err error) {
 }
 
 // dropOne makes room in m for one more, at most limit in all. Which one goes is
-// chance, so nobody can aim at another's.
-func dropOne[K comparable, V any](m map[K]V, limit int) {
+// chance, so nobody can aim at another's. It returns what went, if anything did.
+func dropOne[K comparable, V any](m map[K]V, limit int) (gone V) {
 	if len(m) < max(limit, 1) {
-		return
+		return gone
 	}
-	for k := range m {
+	for k, v := range m {
 		delete(m, k)
-		return
+		return v
 	}
+	return gone
 }

@@ -115,6 +115,8 @@ func (o oneKey) LoadKey(context.Context, tenant.ID, string) (*tenant.Key, error)
 
 func (o oneKey) LoadOperatorKey(context.Context, string) (*tenant.Key, error) { return &o.k, nil }
 
+func (o oneKey) LoadAudiences(context.Context) (map[string]string, error) { return nil, nil }
+
 // Keys with hashes from another implementation of CRC-32 and HMAC: what was
 // given out once must be valid for ever.
 func TestKeyGolden(t *testing.T) {

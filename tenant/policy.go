@@ -61,6 +61,7 @@ type Company struct {
 	Contexts   string            // what agents are told of the company: see JoinContexts
 	// EmbeddingModel makes the company's vectors, "" the gateway's own.
 	EmbeddingModel string
+	Identity       *Identity // nil: no provider and no audience but its own
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string

@@ -45,11 +45,18 @@ type access struct {
 	budgets []*Budget
 	minter  *Minter      // whose pepper UserID takes
 	used    atomic.Int64 // when its use was last noted, unix ns
+	bearer  *bearer      // of a token, or of a key given out for one; nil for other keys
 }
 
 // session is what is known of a session beside its key.
 type session struct {
 	seen atomic.Int64 // when it was last noted to be in use, in microseconds since 1970
+}
+
+// bearer is who a token named, and the rule that let it in.
+type bearer struct {
+	user string
+	rule *FederationRule
 }
 
 func (s Scope) access() *access {
@@ -87,6 +94,24 @@ func (s Scope) KeyID() string {
 		return k.ID
 	}
 	return ""
+}
+
+// EndUser returns the id of the end user that the token names which opened the
+// scope, as UserID has it; "" for a key, which names none.
+func (s Scope) EndUser() string {
+	if b := s.access().bearer; b != nil {
+		return b.user
+	}
+	return ""
+}
+
+// Rule returns the federation rule that let in the token, or the key given out
+// for one, that opened the scope; nil for other keys. It must not be changed.
+func (s Scope) Rule() *FederationRule {
+	if b := s.access().bearer; b != nil {
+		return b.rule
+	}
+	return nil
 }
 
 // Test reports whether the key is a test key, which reaches the sandbox only.

@@ -92,6 +92,18 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/contexts/{context}": func(*side) any { return map[string]any{"text": "We are brief."} },
 	"/v1/organization/embeddings":         func(*side) any { return map[string]any{"model": nil} },
 	"/admin/knowledge":                    func(s *side) any { return map[string]any{"company": s.ID} },
+	tokenPath:                             func(s *side) any { return exchangeBody(s) },
+	"/v1/organization/workload_identity_providers": func(s *side) any {
+		return providerBody(s, s.issuer.Name+"/"+likeness("x_00000000"))
+	},
+	"/v1/organization/workload_identity_providers/{provider}": named,
+	"/v1/organization/workload_identity_providers/{provider}/federation_rules": func(s *side) any {
+		return ruleBody(s)
+	},
+	"/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}": named,
+	"/admin/companies/{company}/audiences": func(*side) any {
+		return map[string]any{"audience": "api://" + likeness("x_00000000")}
+	},
 
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies/{company}/lent":    func(*side) any { return map[string]any{"providers": []string{}} },
@@ -211,12 +223,15 @@ func choices(kind string, own, foreign *side) []choice {
 	id := foreign.stable[kind+foreign.projects[0]]
 	list := []choice{
 		{"own", own.stable[kind+own.projects[0]], "", true},
-		{"foreign", id, "", kind == "company" || kind == "override" || kind == "lent credential"}, // the operator may see every company, and has the same overrides for all
+		{"foreign", id, "", kind == "company" || kind == "override" || kind == "lent credential" || kind == "company of audiences"}, // the operator may see every company, and has the same overrides for all
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
 	}
 	if kind == "limit" {
 		list[2].text = rateLimitID(likeness("route_of_00000000"))
+	}
+	if kind == "audience" { // the operator may see each in its company
+		list[0].in, list[1].in, list[1].own = own.ID, foreign.ID, true
 	}
 	if o.inProject {
 		list[0].in = own.projects[0]
@@ -443,6 +458,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
 			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "prices": "price", "audit_logs": "audit row",
 			"agents": "agent", "contexts": "context",
+			"workload_identity_providers": "provider", "federation_rules": "rule",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
 			"users": kindOfObject(r.Pattern+"/{user}", "user"), "groups": kindOfObject(r.Pattern+"/{group}", "group"),
 			"roles": kindOfObject(r.Pattern+"/{role}", "role"), "invites": "invite",
@@ -466,6 +482,9 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		id := b.stable[kind+b.ProjectID]
 		if kind == "project" {
 			id = b.ProjectID
+		}
+		if kind == "rule" {
+			parent = []string{a.provider}
 		}
 		for _, name := range []string{"after", "before"} {
 			at := func(cursor string) string {

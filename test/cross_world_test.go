@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"bulkhead/tenant"
+	"bulkhead/tenant/tenanttest"
 	"bulkhead/test/upstream"
 	"bulkhead/web"
 )
@@ -30,8 +32,10 @@ type side struct {
 	stable   map[string]string // objects that no test changes, by kind and project
 	ready    bool              // stable is whole
 	w        *world
-	door     string            // the address of a user for logging in
-	unused   map[string]string // see fresh
+	door     string             // the address of a user for logging in
+	unused   map[string]string  // see fresh
+	issuer   *tenanttest.Issuer // whose tokens both trust
+	provider string             // its id
 }
 
 // world is a gateway with two companies that look alike, and every kind of key.
@@ -44,6 +48,7 @@ type world struct {
 	// asking is the person who will ask, nil for keys.
 	asking *person
 	cells  matrix
+	issuer *tenanttest.Issuer
 
 	revokedLive, revokedAdmin     string
 	expiredLive, expiredAdmin     string
@@ -64,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	up := upstream.New(t)
 	g := startGateway(t, fmt.Sprintf(crossConfig, up.BaseURL()))
-	w := &world{g: g, up: up, t: t, cells: matrix{}}
+	w := &world{g: g, up: up, t: t, cells: matrix{}, issuer: tenanttest.NewIssuer(t, (*httptest.Server).Start)}
 	w.a, w.b = w.newSide(t, "a"), w.newSide(t, "b")
 	g.setCredential(t, w.b.company, "only-b", w.b.secret)
 	w.keysOfA(t)
@@ -81,7 +86,7 @@ func (w *world) newCompany(t *testing.T) company {
 
 func (w *world) newSide(t *testing.T, letter string) *side {
 	t.Helper()
-	s := &side{company: w.newCompany(t), letter: letter, stable: map[string]string{}}
+	s := &side{company: w.newCompany(t), letter: letter, stable: map[string]string{}, issuer: w.issuer}
 	s.secret = "sk-canary-" + strings.Repeat(letter, 24) + "-0123456789"
 	s.projects[0] = s.ProjectID
 	s.projects[1] = w.create(t, s, "/projects", map[string]any{"name": "Default project"})
@@ -91,6 +96,7 @@ func (w *world) newSide(t *testing.T, letter string) *side {
 	w.g.setRoute(t, s.company, "shared", "up/ok")
 	w.g.setRoute(t, s.company, "fallback", "up/status-500", "up/ok")
 	w.g.setRoute(t, s.company, foreignRoute(s), "up/ok")
+	s.provider = w.create(t, s, "/workload_identity_providers", providerBody(s, w.issuer.Name))
 	for _, project := range s.projects {
 		at := w.g.URL + "/v1/organization/projects/" + project
 		w.g.call(t, http.MethodPost, at+"/rate_limits/"+rateLimitID("shared"), s.AdminKey, map[string]any{"max_requests_per_1_minute": 100_000}, nil)
@@ -108,6 +114,7 @@ func (w *world) newSide(t *testing.T, letter string) *side {
 	for _, project := range s.projects {
 		s.stable["audit row"+project] = w.auditRows(t, s, "")[0].ID
 	}
+	w.create(t, s, "/workload_identity_providers/"+s.provider+"/federation_rules", ruleBody(s)) // of an account that stays
 	s.ready = true
 	return s
 }
@@ -256,6 +263,22 @@ var objects = map[string]object{
 	"store":      {false, makeStore},
 	"store file": {false, makeStoreFile},
 	"batch":      {false, makeBatch},
+	"provider": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/workload_identity_providers", providerBody(s, w.issuer.Name+"/"+likeness("x_00000000")))
+	}},
+	"provider of rules": {false, func(_ *testing.T, _ *world, s *side, _ string) string { return s.provider }},
+	"rule": {false, func(t *testing.T, w *world, s *side, project string) string {
+		if at := "account" + s.projects[0]; s.stable[at] == "" {
+			s.stable[at] = w.create(t, s, "/projects/"+s.projects[0]+"/service_accounts", map[string]any{"name": "Same account"})
+		}
+		return w.create(t, s, "/workload_identity_providers/"+s.provider+"/federation_rules", ruleBody(s))
+	}},
+	"audience": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		var o struct{ ID string }
+		w.g.call(t, http.MethodPost, w.g.OpsURL+"/admin/companies/"+s.ID+"/audiences", w.g.Operator, bodies["/admin/companies/{company}/audiences"](s), &o)
+		return o.ID
+	}},
+	"company of audiences": {false, func(_ *testing.T, _ *world, s *side, _ string) string { return s.ID }},
 	"archived project": {false, func(t *testing.T, w *world, s *side, _ string) string {
 		id := w.create(t, s, "/projects", map[string]any{"name": "Default project"})
 		if w.asking != nil { // who may archive one project must be able to do so with this one
@@ -280,6 +303,10 @@ func kindOfObject(pattern, param string) string {
 		return "archived project"
 	case param == "file" && strings.Contains(pattern, "/vector_stores/"):
 		return "store file"
+	case param == "provider" && strings.Contains(pattern, "/federation_rules"):
+		return "provider of rules"
+	case param == "company" && strings.Contains(pattern, "/audiences/"):
+		return "company of audiences"
 	case param == "alert" && strings.Contains(pattern, "/projects/"):
 		return "project alert"
 	}

@@ -67,12 +67,18 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	if err = c.open(apiKey(rc)); err != nil {
 		return err
 	}
+	if !c.scope.Allows(c.scope.ProjectID(), tenant.ModelRequest) {
+		return fault.New(fault.Forbidden, "The federation rule of this token does not let it call models.").WithCode("permission_not_held")
+	}
 
 	// What for. One strict pass; the body itself is not changed.
 	if err = c.readRequest(rc); err != nil {
 		return err
 	}
-	c.model, c.user = c.request.Model, tenant.UserID(c.scope, c.request.User)
+	c.model, c.user = c.request.Model, c.scope.EndUser()
+	if c.user == "" { // a key names nobody; a token's subject is not to be talked over
+		c.user = tenant.UserID(c.scope, c.request.User)
+	}
 
 	if err = c.readIdempotencyKey(rc); err != nil {
 		return err

@@ -56,8 +56,10 @@ func proved(s tenant.Scope) *audit.Caller {
 }
 
 // claimed returns whom the key of a refused request names; nil: nobody here.
-func (g *Gateway) claimed(rc *fasthttp.RequestCtx) *audit.Caller {
-	claim, ok := g.Tenants.Claim(apiKey(rc))
+func (g *Gateway) claimed(rc *fasthttp.RequestCtx) *audit.Caller { return g.claimedBy(apiKey(rc)) }
+
+func (g *Gateway) claimedBy(key []byte) *audit.Caller {
+	claim, ok := g.Tenants.Claim(key)
 	if !ok {
 		return nil
 	}
@@ -67,8 +69,11 @@ func (g *Gateway) claimed(rc *fasthttp.RequestCtx) *audit.Caller {
 
 // caller returns who a management request is by; nil: nobody here.
 func (g *Gateway) caller(r *request) *audit.Caller {
-	if r.scoped {
+	switch {
+	case r.scoped:
 		return proved(r.scope)
+	case r.token != nil:
+		return g.claimedBy(r.token)
 	}
 	return g.claimed(r.rc)
 }

@@ -158,6 +158,9 @@ func (g *Gateway) Reload(s Settings) {
 	}
 }
 
+// AllowPrivate says whether companies' addresses may be private ones.
+func (g *Gateway) AllowPrivate() bool { return g.settings.Load().AllowPrivate }
+
 // Reloaded says whether the last reload of the configuration succeeded.
 func (g *Gateway) Reloaded(ok bool) { g.reloadFailed.Store(!ok) }
 

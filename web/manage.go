@@ -35,6 +35,7 @@ type request struct {
 	operator tenant.Operator // on the operator's listener
 	params   []param
 	body     []byte
+	token    []byte // that is to be exchanged, at tokenPath
 }
 
 // maxManageBody bounds the body of a management request, in bytes.
@@ -59,7 +60,11 @@ func (g *Gateway) serveManagement(rc *fasthttp.RequestCtx, rt *route, params []p
 	if err != nil {
 		drain(rc)
 		err = known(err)
-		writeError(rc, err)
+		if rt.pattern == tokenPath {
+			writeOAuthError(rc, err)
+		} else {
+			writeError(rc, err)
+		}
 	}
 	rc.Response.Header.Set("Openai-Processing-Ms", fmt.Sprint(time.Since(start).Milliseconds()))
 	g.endManagement(r, rt, start, err)

@@ -29,7 +29,8 @@ func (o eventObject) MarshalJSON() ([]byte, error) {
 		}
 	}
 	said["id"] = e.Object
-	if e.Type == audit.AccessDenied || e.Type == audit.ContentRead || e.Type == audit.LoginFailed {
+	switch e.Type {
+	case audit.AccessDenied, audit.ContentRead, audit.LoginFailed, audit.TokenLogin, audit.TokenIssued:
 		said["count"] = e.Count
 	}
 	out := map[string]any{"id": e.ID, "type": e.Type, "effective_at": e.At.Unix(), "actor": o.actor(), string(e.Type): said}

@@ -99,9 +99,6 @@ type roleBody struct {
 	Permissions []string `json:"permissions"`
 }
 
-// maxDescription bounds the description of a role, in bytes.
-const maxDescription = 1024
-
 // set puts what b has into o.
 func (b roleBody) set(o *tenant.Role) (err error) {
 	if b.Name != nil {

@@ -128,6 +128,7 @@ func newMetrics(g *Gateway) *metrics {
 	m.registry.MustRegister(&m.budgets, newState(g), newKnowledgeState(g))
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "bulkhead_audit_lost_total",
 		Help: "Refusals and reads that no audit row tells of, for want of room."}, func() float64 { return float64(g.Audit.Stats().Lost) }))
+	m.identity(g)
 	gauge("bulkhead_config_last_reload_successful", "1 unless the last reload of the configuration failed.", func() float64 {
 		if g.reloadFailed.Load() {
 			return 0

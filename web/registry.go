@@ -110,6 +110,31 @@ type Registry interface {
 	// after of the next call; "" says that there are no more.
 	EntriesBetween(ctx context.Context, s tenant.Scope, from, until time.Time, after string, limit int) (some []ledger.Entry, next string, err error)
 
+	// IdentityProviders lists whose tokens the company trusts, without their rules.
+	IdentityProviders(ctx context.Context, s tenant.Scope, p openai.Page) ([]tenant.IdentityProvider, bool, error)
+	IdentityProvider(ctx context.Context, s tenant.Scope, id string) (tenant.IdentityProvider, error)
+	// CreateIdentityProvider stores a provider. Two with one issuer and audience
+	// are a Conflict.
+	CreateIdentityProvider(ctx context.Context, s tenant.Scope, p tenant.IdentityProvider) error
+	UpdateIdentityProvider(ctx context.Context, s tenant.Scope, p tenant.IdentityProvider) (tenant.IdentityProvider, error)
+	// DeleteIdentityProvider deletes the provider with its rules.
+	DeleteIdentityProvider(ctx context.Context, s tenant.Scope, id string) error
+	// FederationRules lists the rules of a provider, of one service account unless
+	// that is "".
+	FederationRules(ctx context.Context, s tenant.Scope, provider, account string, p openai.Page) ([]tenant.FederationRule, bool, error)
+	FederationRule(ctx context.Context, s tenant.Scope, provider, id string) (tenant.FederationRule, error)
+	CreateFederationRule(ctx context.Context, s tenant.Scope, f tenant.FederationRule) error
+	// UpdateFederationRule stores what of a rule can be changed: not its project
+	// and account.
+	UpdateFederationRule(ctx context.Context, s tenant.Scope, f tenant.FederationRule) (tenant.FederationRule, error)
+	DeleteFederationRule(ctx context.Context, s tenant.Scope, provider, id string) error
+
+	// Audiences lists the audiences that the operator approved for a company.
+	Audiences(ctx context.Context, a tenant.Act, s tenant.Scope, p openai.Page) ([]tenant.ApprovedAudience, bool, error)
+	// ApproveAudience stores one. That of any company is a Conflict.
+	ApproveAudience(ctx context.Context, a tenant.Act, s tenant.Scope, approved tenant.ApprovedAudience) error
+	RevokeAudience(ctx context.Context, a tenant.Act, s tenant.Scope, id string) error
+
 	// AuditEvents lists what was done in the company and the filter lets through,
 	// newest first whatever the page says.
 	AuditEvents(ctx context.Context, s tenant.Scope, f audit.Filter, p openai.Page) ([]audit.Record, bool, error)

@@ -127,6 +127,18 @@ var publicRoutes = []route{
 	{"POST", "/v1/organization/projects/{project}/spend_alerts/{alert}", managing, tenant.BudgetsWrite, 0, (*Gateway).updateProjectAlert},
 	{"DELETE", "/v1/organization/projects/{project}/spend_alerts/{alert}", managing, tenant.BudgetsWrite, 0, (*Gateway).deleteProjectAlert},
 
+	{"POST", tokenPath, anyone, 0, 0, (*Gateway).exchangeToken},
+	{"GET", "/v1/organization/workload_identity_providers", managing, tenant.IdentityWrite, 0, (*Gateway).listIdentityProviders},
+	{"POST", "/v1/organization/workload_identity_providers", managing, tenant.IdentityWrite, 0, (*Gateway).createIdentityProvider},
+	{"GET", "/v1/organization/workload_identity_providers/{provider}", managing, tenant.IdentityWrite, 0, (*Gateway).getIdentityProvider},
+	{"POST", "/v1/organization/workload_identity_providers/{provider}", managing, tenant.IdentityWrite, 0, (*Gateway).updateIdentityProvider},
+	{"DELETE", "/v1/organization/workload_identity_providers/{provider}", managing, tenant.IdentityWrite, 0, (*Gateway).deleteIdentityProvider},
+	{"GET", "/v1/organization/workload_identity_providers/{provider}/federation_rules", managing, tenant.IdentityWrite, 0, (*Gateway).listFederationRules},
+	{"POST", "/v1/organization/workload_identity_providers/{provider}/federation_rules", managing, tenant.IdentityWrite, 0, (*Gateway).createFederationRule},
+	{"GET", "/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}", managing, tenant.IdentityWrite, 0, (*Gateway).getFederationRule},
+	{"POST", "/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}", managing, tenant.IdentityWrite, 0, (*Gateway).updateFederationRule},
+	{"DELETE", "/v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}", managing, tenant.IdentityWrite, 0, (*Gateway).deleteFederationRule},
+
 	{"GET", "/v1/organization/projects/{project}/users", managing, tenant.GroupsRead, 0, (*Gateway).listProjectUsers},
 	{"POST", "/v1/organization/projects/{project}/users", managing, tenant.GroupsWrite, 0, (*Gateway).addProjectUser},
 	{"GET", "/v1/organization/projects/{project}/users/{user}", managing, tenant.GroupsRead, 0, (*Gateway).getProjectUser},
@@ -271,6 +283,10 @@ var opsRoutes = []route{
 	{"POST", "/admin/credentials", operator, 0, 0, (*Gateway).putLentCredential},
 	{"GET", "/admin/credentials/{credential}", operator, 0, 0, (*Gateway).getLentCredential},
 	{"DELETE", "/admin/credentials/{credential}", operator, 0, 0, (*Gateway).deleteLentCredential},
+
+	{"GET", "/admin/companies/{company}/audiences", operator, 0, 0, (*Gateway).listAudiences},
+	{"POST", "/admin/companies/{company}/audiences", operator, 0, 0, (*Gateway).approveAudience},
+	{"DELETE", "/admin/companies/{company}/audiences/{audience}", operator, 0, 0, (*Gateway).revokeAudience},
 }
 
 // Route describes one line of the table, for tests and documentation.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"bulkhead/audit"
 	"bulkhead/config"
 	"bulkhead/keystore"
 	"bulkhead/ledger"
@@ -77,7 +78,12 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	minter := tenant.NewMinter(master.Derive("key pepper"))
-	directory = tenant.NewDirectory(h.db, h.db, minter, tenant.Options{CompanyLimits: companyLimits(cfg)})
+	tally := h.openTally()
+	directory = tenant.NewDirectory(h.db, h.db, minter, tenant.Options{
+		CompanyLimits: companyLimits(cfg),
+		AllowPrivate:  func() bool { return h.gateway.AllowPrivate() }, // asked when requests come
+		LoggedIn:      func(s tenant.Scope) { tally.LoggedIn(audit.Proved(s), s.Rule().ID) },
+	})
 
 	following, stopFollowing := context.WithCancel(context.Background())
 	h.closers = append(h.closers, func() error { stopFollowing(); return nil })
@@ -132,7 +138,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	backends := web.WatchBackends(asked, h.backendChanged)
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
-		Tenants: directory, Registry: h.db, Keys: keys, Lent: keystore.NewLender(h.db, master, keys, keystore.Options{}), CacheKey: master.Derive(promptCacheKey), Backends: backends, Audit: h.openTally(),
+		Tenants: directory, Registry: h.db, Keys: keys, Lent: keystore.NewLender(h.db, master, keys, keystore.Options{}), CacheKey: master.Derive(promptCacheKey), Backends: backends, Audit: tally,
 		Kept: h.db, Sealer: sealed,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,

@@ -36,6 +36,7 @@ func Isolation(t *testing.T, open Open) {
 	must(t, w.db.CreateContext(w.ctx(), beta, contextOf("context_beta", "rules", "beta only", epoch)))
 	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_of_beta", Name: "beta only", CreatedAt: epoch},
 		[]rag.StoreFile{{StoreID: "vs_of_beta", FileID: "file-two", CreatedAt: epoch}}, quota))
+	must(t, w.db.CreateIdentityProvider(w.ctx(), beta, issuer("wip_beta", "https://beta-only.example", epoch)))
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -50,6 +51,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateMoney(t, w)
 	testSeparateKnowledge(t, w, acme, beta)
 	testSeparateLent(t, w, acme, beta)
+	testSeparateCounts(t, w)
 	testSeparateStatus(t, w, acme, beta)
 }
 
@@ -130,6 +132,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 		}
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
+	furnishIdentity(t, w, s, name, at)
 	furnishMoney(t, w, s, name)
 	furnishPeople(t, w, s, name, at)
 	furnishKnowledge(t, w, s, name, at)
@@ -234,6 +237,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	see("credential names", names, err)
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
+	seeIdentity(w, s, see)
 	seeMoney(w, s, see)
 	seePeople(w, s, see)
 	seeAgents(w, s, see)
@@ -296,6 +300,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	e.ID = "att_new"
 	f("AppendEntries of a new one", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
 	testSeparateAgents(t, w, acme, f)
+	changeIdentity(w, acme, f)
 	f("RevokeKey", db.RevokeKey(ctx, acme, "proj_same", "key_same"))
 	f("RevokeKey of an admin key", db.RevokeKey(ctx, acme, "", "key_admin_same"))
 	f("CreateKey", db.CreateKey(ctx, acme, key("key_owned", "proj_same", "svc_acct_same", epoch)))
@@ -368,6 +373,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeletePrice", db.DeletePrice(ctx, acme, "beta", "model"))
 	foreignPeople(w, acme, f)
 	testForeignAgents(w, acme, f)
+	foreignIdentity(t, w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}
@@ -383,11 +389,18 @@ func testSeparateAccountKeys(t *testing.T, w *world, acme, beta tenant.Scope) {
 		a := tenant.ServiceAccount{ID: "svc_acct_two", ProjectID: "proj_same", Name: "two", CreatedAt: epoch}
 		k := key("key_two", "proj_same", "svc_acct_two", epoch)
 		must(t, w.db.CreateServiceAccount(w.ctx(), s, a, &k))
+		f := rule("rule_two", "wip_same", epoch)
+		f.ServiceAccountID = "svc_acct_two"
+		must(t, w.db.CreateFederationRule(w.ctx(), s, f))
 	}
 	must(t, w.db.DeleteServiceAccount(w.ctx(), acme, "proj_same", "svc_acct_two"))
 	_, err := w.db.LoadKey(w.ctx(), acme.ID(), "key_two")
 	wantErr(t, err, tenant.ErrNotFound)
 	_, err = w.db.LoadKey(w.ctx(), beta.ID(), "key_two")
+	must(t, err)
+	_, err = w.db.FederationRule(w.ctx(), acme, "wip_same", "rule_two")
+	wantErr(t, err, tenant.ErrNotFound)
+	_, err = w.db.FederationRule(w.ctx(), beta, "wip_same", "rule_two")
 	must(t, err)
 }
 

@@ -44,6 +44,7 @@ func Run(t *testing.T, open Open) {
 		{"Knowledge", testKnowledge}, {"Lent", testLent}, {"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
+		{"Identity", testIdentity}, {"Audiences", testAudiences},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts}, {"People", testPeople}, {"RacingOwners", testRacingOwners},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},

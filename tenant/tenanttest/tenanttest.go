@@ -5,6 +5,7 @@ package tenanttest
 import (
 	"context"
 	"crypto/sha256"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -25,13 +26,14 @@ type World struct {
 	companies map[string]func(*tenant.Company)
 	keys      map[string]*tenant.Key // by company id and key id
 	operators map[string]*tenant.Key
+	audiences map[string]string
 	acts      []string
 	err       error
 }
 
 // New returns an empty World.
 func New(t testing.TB, o tenant.Options) *World {
-	w := &World{t: t, companies: map[string]func(*tenant.Company){}, keys: map[string]*tenant.Key{}, operators: map[string]*tenant.Key{}, people: newPeople()}
+	w := &World{t: t, companies: map[string]func(*tenant.Company){}, keys: map[string]*tenant.Key{}, operators: map[string]*tenant.Key{}, people: newPeople(), audiences: map[string]string{}}
 	w.Directory = tenant.NewDirectory(w, w, tenant.NewMinter(Pepper), o)
 	return w
 }
@@ -103,6 +105,9 @@ func (w *World) Edit(s tenant.Scope, edit func(*tenant.Company)) {
 	w.Changed(id)
 }
 
+// Context is that of the test.
+func (w *World) Context() context.Context { return w.t.Context() }
+
 // Revoke removes a key and tells the Directory.
 func (w *World) Revoke(s tenant.Scope, keyID string) {
 	w.RevokeQuietly(s, keyID)
@@ -168,6 +173,29 @@ func (w *World) LoadOperatorKey(_ context.Context, keyID string) (*tenant.Key, e
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.find(w.operators, keyID)
+}
+
+// Approve lets a company have an audience, and takes it from any other.
+func (w *World) Approve(s tenant.Scope, audience string) {
+	w.mu.Lock()
+	w.audiences[audience] = s.ID().String()
+	w.mu.Unlock()
+	w.Edit(s, func(c *tenant.Company) {
+		if c.Identity == nil {
+			c.Identity = &tenant.Identity{}
+		}
+		c.Identity.Audiences = append(c.Identity.Audiences, audience)
+	})
+}
+
+// LoadAudiences implements tenant.Source.
+func (w *World) LoadAudiences(context.Context) (map[string]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return nil, w.err
+	}
+	return maps.Clone(w.audiences), nil
 }
 
 func (w *World) find(in map[string]*tenant.Key, name string) (*tenant.Key, error) {
