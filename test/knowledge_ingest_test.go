@@ -221,7 +221,8 @@ func TestSharing(t *testing.T) {
 // Nothing of it is kept.
 func TestUploadLimits(t *testing.T) {
 	g := startGateway(t, "knowledge: {file_bytes: 64KiB, company_bytes: 128KiB, company_files: 3, company_stores: 1, store_files: 1, company_transfers: 1}\n")
-	s := shelf{g, g.Demo.APIKey}
+	c := g.newCompany(t, "limits") // the demo company has a file
+	s := shelf{g, c.APIKey}
 	refused := func(what string, status int, f form, param, code string) {
 		t.Helper()
 		e := s.do(t, status, http.MethodPost, "/files", f)["error"].(map[string]any)
@@ -263,8 +264,8 @@ func TestUploadLimits(t *testing.T) {
 		return ask(t, http.MethodPost, g.URL+"/v1/files", s.key, text(10)).status == http.StatusOK
 	})
 	eventually(t, 10*time.Second, "no file is left of what was refused", func() bool {
-		kept, err := filepath.Glob(filepath.Join(g.Data, "files", "companies", g.Demo.ID, "*"))
-		hidden, _ := filepath.Glob(filepath.Join(g.Data, "files", "companies", g.Demo.ID, ".*"))
+		kept, err := filepath.Glob(filepath.Join(g.Data, "files", "companies", c.ID, "*"))
+		hidden, _ := filepath.Glob(filepath.Join(g.Data, "files", "companies", c.ID, ".*"))
 		return err == nil && len(kept) == 3 && len(hidden) == 0
 	})
 
@@ -275,7 +276,7 @@ func TestUploadLimits(t *testing.T) {
 	eventually(t, 10*time.Second, "the place is taken", func() bool {
 		return ask(t, http.MethodPost, g.URL+"/v1/files", s.key, text(10)).status == http.StatusTooManyRequests
 	})
-	g.call(t, http.MethodPost, g.OpsURL+"/admin/companies/"+g.Demo.ID+"/suspend", g.Operator, nil, nil)
+	g.call(t, http.MethodPost, g.OpsURL+"/admin/companies/"+c.ID+"/suspend", g.Operator, nil, nil)
 	began := time.Now()
 	answer, err := io.ReadAll(io.LimitReader(conn, 4<<10))
 	if err != nil || !bytes.Contains(answer, []byte("call_ended")) || time.Since(began) > 10*time.Second {
