@@ -164,7 +164,7 @@ func TestHostileFiles(t *testing.T) {
 // TestSharing looks at files and stores with keys of two projects.
 func TestSharing(t *testing.T) {
 	g := startGateway(t, "{}\n")
-	c := g.Demo
+	c := g.newCompany(t, "sharing") // the demo company has a file
 	var other struct {
 		ID     string `json:"id"`
 		APIKey struct {
