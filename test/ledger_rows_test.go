@@ -23,10 +23,22 @@ func (unrecorded) RecordAct(context.Context, string, string, string) error { ret
 
 // entries reads the ledger of a company from the data folder of a gateway that
 // has stopped, oldest end first.
-func (g *gateway) entries(t *testing.T, c company) (all []ledger.Entry) {
+func (g *gateway) entries(t *testing.T, c company) []ledger.Entry {
+	t.Helper()
+	return entriesIn(t, store.Options{Path: filepath.Join(g.Data, "bulkhead.db")}, c)
+}
+
+// entries reads what the database has of the ledger of a company, oldest end
+// first.
+func (f *fleet) entries(t *testing.T, c company) []ledger.Entry {
+	t.Helper()
+	return entriesIn(t, store.Options{URL: f.db.URL}, c)
+}
+
+func entriesIn(t *testing.T, at store.Options, c company) (all []ledger.Entry) {
 	t.Helper()
 	ctx := t.Context()
-	db, err := store.Open(ctx, store.Options{Path: filepath.Join(g.Data, "bulkhead.db")})
+	db, err := store.Open(ctx, at)
 	if err != nil {
 		t.Fatal(err)
 	}
