@@ -39,11 +39,7 @@ func newRedisFleet(t *testing.T, s *scale.Run, url string) *redisFleet {
 			c.WaitRelease()
 		}
 	})
-	for _, m := range f.members {
-		f.all[0].setCredential(t, m.company, "openai", m.secrets[len(m.secrets)-1])
-		f.budgets = append(f.budgets, f.all[0].setBudget(t, m.company, 1e12, "month"))
-	}
-	f.hear(t)
+	f.budgets = f.budgeted(t, f.members...)
 	go func() {
 		a, err := tryAsk(t.Context(), http.MethodPost, f.all[0].URL+"/v1/chat/completions", f.members[0].APIKey, paidBody("wait for it", false))
 		if err != nil {
@@ -57,6 +53,18 @@ func newRedisFleet(t *testing.T, s *scale.Run, url string) *redisFleet {
 	})
 	f.tr = f.newTraffic(t, s, true, f.members...)
 	return f
+}
+
+// budgeted gives those a credential for paidModel and a budget, which is returned,
+// and waits until every gateway knows. Models without a price are then refused.
+func (f *fleet) budgeted(t *testing.T, of ...*member) (all []budget) {
+	t.Helper()
+	for _, m := range of {
+		f.all[0].setCredential(t, m.company, "openai", m.secrets[len(m.secrets)-1])
+		all = append(all, f.all[0].setBudget(t, m.company, 1e12, "month"))
+	}
+	f.hear(t)
+	return all
 }
 
 // away makes some trouble with Redis: it is noticed, and when it is over calls go
