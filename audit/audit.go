@@ -37,9 +37,13 @@ const (
 	RouteCreated           Type = "route.created"
 	RouteUpdated           Type = "route.updated"
 	RouteDeleted           Type = "route.deleted"
+	PriceCreated           Type = "price.created"
+	PriceUpdated           Type = "price.updated"
+	PriceDeleted           Type = "price.deleted"
 	BudgetCreated          Type = "budget.created"
 	BudgetUpdated          Type = "budget.updated"
 	BudgetDeleted          Type = "budget.deleted"
+	DegradedUpdated        Type = "degraded_mode.updated"
 	ZoneUpdated            Type = "time_zone.updated"
 	SpendAlertCreated      Type = "spend_alert.created"
 	SpendAlertUpdated      Type = "spend_alert.updated"
@@ -47,6 +51,23 @@ const (
 	CredentialCreated      Type = "credential.created"
 	CredentialUpdated      Type = "credential.updated"
 	CredentialDeleted      Type = "credential.deleted"
+	UserAdded              Type = "user.added"
+	UserUpdated            Type = "user.updated"
+	UserDeleted            Type = "user.deleted"
+	PasswordChanged        Type = "user.password.changed"
+	InviteSent             Type = "invite.sent"
+	InviteAccepted         Type = "invite.accepted"
+	InviteDeleted          Type = "invite.deleted"
+	GroupCreated           Type = "group.created"
+	GroupUpdated           Type = "group.updated"
+	GroupDeleted           Type = "group.deleted"
+	RoleCreated            Type = "role.created"
+	RoleUpdated            Type = "role.updated"
+	RoleDeleted            Type = "role.deleted"
+	RoleAssigned           Type = "role.assignment.created"
+	RoleUnassigned         Type = "role.assignment.deleted"
+	LoginSucceeded         Type = "login.succeeded"
+	LogoutSucceeded        Type = "logout.succeeded"
 	CompanyCreated         Type = "company.created"
 	CompanySuspended       Type = "company.suspended"
 	CompanyResumed         Type = "company.resumed"
@@ -57,6 +78,7 @@ const (
 const (
 	AccessDenied Type = "access.denied" // Object is the route
 	ContentRead  Type = "content.read"  // Object is the kind of what was read
+	LoginFailed  Type = "login.failed"  // Object is the id of the user whose password it was not, "" for nobody's
 )
 
 // Event is one row of a company's audit log.
@@ -71,12 +93,14 @@ type Event struct {
 	Detail    string    // "", or a JSON object with what more there is to say
 }
 
-// How an Actor begins, before the id of a key. Beside these there are
+// How an Actor begins, before the id of a key or a person. Beside these there are
 // "gateway", for work in the background, and Unknown.
 const (
 	ByKey      = "key:"      // a proved key of the company
 	ByOperator = "operator:" // a key of the operator, or "gateway"
 	ByClaim    = "claimed:"  // a key that was named and not proved
+	ByUser     = "user:"     // a person, in a session
+	ByInvite   = "invite:"   // who accepts an invite
 )
 
 // Unknown is the actor of requests with keys that name the company and that it
@@ -88,6 +112,7 @@ type Record struct {
 	Event
 	ProjectName string // of ProjectID, as it now is
 	AccountID   string // of the service account of the key that acted; "" for others
+	UserEmail   string // of the person who acted, if they are still there
 }
 
 // Filter narrows a list of Records. The zero Filter lets everything through; an
@@ -97,20 +122,25 @@ type Filter struct {
 	Types       []string
 	Projects    []string
 	Objects     []string
-	Actors      []string // ids of keys or of service accounts, or "gateway"
+	Actors      []string // ids of keys, of service accounts or of people, or "gateway"
 }
 
 // Caller is who a row is about that a Tally writes.
 type Caller struct {
 	Company tenant.ID
 	Project string // of the key; "" for a company's admin key
-	KeyID   string
-	Proved  bool // the key is the one with this id; else that is only said
+	KeyID   string // or of the session
+	User    string // of the person, in a session
+	Proved  bool   // the key is the one with this id; else that is only said
 }
 
 // Proved returns the caller of a scope.
 func Proved(s tenant.Scope) Caller {
-	return Caller{Company: s.ID(), Project: s.ProjectID(), KeyID: s.KeyID(), Proved: true}
+	c := Caller{Company: s.ID(), Project: s.ProjectID(), KeyID: s.KeyID(), Proved: true}
+	if k := s.Key(); k == nil || k.Kind == tenant.KeySession {
+		c.User = s.UserID()
+	}
+	return c
 }
 
 // Claimed returns the caller that a refused key claims to be.
@@ -120,7 +150,7 @@ func Claimed(c tenant.Claim) Caller {
 
 // KeyOf returns the id of the key in an Actor and how the Actor begins.
 func KeyOf(actor string) (by, id string) {
-	for _, by := range []string{ByKey, ByOperator, ByClaim} {
+	for _, by := range []string{ByKey, ByOperator, ByClaim, ByUser, ByInvite} {
 		if id, ok := strings.CutPrefix(actor, by); ok {
 			return by, id
 		}

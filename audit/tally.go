@@ -115,6 +115,12 @@ func NewTally(sink Sink, o TallyOptions) *Tally {
 // never the request's.
 func (t *Tally) Denied(c Caller, route, code string) { t.add(c, AccessDenied, route, code) }
 
+// LoginFailed counts a password that was not that of the user with this id; ""
+// for a user that is not there. Who tried is not known.
+func (t *Tally) LoginFailed(company tenant.ID, user string) {
+	t.add(Caller{Company: company}, LoginFailed, user, "login_failed")
+}
+
 // Read counts that stored content was handed out, and of which kind.
 func (t *Tally) Read(c Caller, kind string) { t.add(c, ContentRead, kind, "") }
 
@@ -397,6 +403,8 @@ func events(taken map[slot]count, known []string) []Event {
 
 func actor(c Caller, known []string) string {
 	switch {
+	case c.Proved && c.User != "":
+		return ByUser + c.User
 	case c.Proved:
 		return ByKey + c.KeyID
 	case slices.Contains(known, c.KeyID):

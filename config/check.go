@@ -34,11 +34,27 @@ func (c *Config) Check() error {
 	}
 	p.redis(c.RedisURL)
 	p.vault(c)
+	for _, text := range strings.Fields(c.TrustedProxies) {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			p.add("trusted_proxies", "must be networks such as 10.0.0.0/8, separated by spaces; %.64q is none", text)
+		}
+	}
+	for _, origin := range c.Origins() {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
+			p.add("cors_origins", "must be origins such as https://app.example.com, without a path, separated by spaces, or *; %.64q is none", origin)
+		}
+	}
 	if c.MaxBodyBytes > c.BodyBytesCompany {
 		p.add("body_bytes_company", "must be at least max_body_bytes (%v), or a body of that size can never be accepted", c.MaxBodyBytes)
 	}
 	if c.BodyBytesCompany > c.BodyBytesTotal {
 		p.add("body_bytes_total", "must be at least body_bytes_company (%v)", c.BodyBytesCompany)
+	}
+	if c.MaxFormBytes > c.FormBytesCompany {
+		p.add("form_bytes_company", "must be at least max_form_bytes (%v), or a form of that size can never be accepted", c.MaxFormBytes)
+	}
+	if c.FormBytesCompany > c.FormBytesTotal {
+		p.add("form_bytes_total", "must be at least form_bytes_company (%v)", c.FormBytesCompany)
 	}
 	if l := c.Limits; l.ConcurrentTotal > 0 && (l.ConcurrentRequests > l.ConcurrentTotal) {
 		p.add("limits.concurrent_total", "must be at least limits.concurrent_requests (%d), or 0 for no limit", l.ConcurrentRequests)

@@ -20,7 +20,11 @@
 // Y.", which the generator holds against Default and the tags.
 package config
 
-import "time"
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
 
 // Config is the whole configuration. A Config that Load returned has passed
 // Check, and is never changed afterwards: a reload makes a new one.
@@ -108,6 +112,18 @@ type Config struct {
 	// Default auto.
 	Demo string `yaml:"demo" oneof:"auto|off" restart:"yes"`
 
+	// Networks of proxies in front of the gateway whose X-Forwarded-For is believed,
+	// separated by spaces, such as 10.0.0.0/8. Keys that are allowed from certain
+	// addresses only need it where there is one.
+	// Default empty.
+	TrustedProxies string `yaml:"trusted_proxies"`
+
+	// Origins of pages that may call the gateway from a browser, separated by
+	// spaces, such as https://app.example.com; * is any. A page needs a key to call,
+	// and whoever can open the page can read the key.
+	// Default empty.
+	CORSOrigins string `yaml:"cors_origins"`
+
 	// Largest body of one request. Above it the answer is 413.
 	// Default 20MiB, allowed 1KiB..1GiB.
 	MaxBodyBytes Size `yaml:"max_body_bytes" allowed:"1KiB..1GiB"`
@@ -122,6 +138,21 @@ type Config struct {
 	// until there is room.
 	// Default 64MiB, allowed 1KiB..1024GiB.
 	BodyBytesCompany Size `yaml:"body_bytes_company" allowed:"1KiB..1024GiB"`
+
+	// Largest form of one request, which is how images and sound are sent. Above it
+	// the answer is 413.
+	// Default 100MiB, allowed 1KiB..8GiB.
+	MaxFormBytes Size `yaml:"max_form_bytes" allowed:"1KiB..8GiB"`
+
+	// Forms kept on disk at one time, in the data folder, while their calls run: all
+	// companies together. What comes on top is refused until there is room.
+	// Default 2GiB, allowed 1KiB..1024GiB.
+	FormBytesTotal Size `yaml:"form_bytes_total" allowed:"1KiB..1024GiB"`
+
+	// Forms of one company on disk at one time; at least max_form_bytes and at most
+	// form_bytes_total.
+	// Default 512MiB, allowed 1KiB..1024GiB.
+	FormBytesCompany Size `yaml:"form_bytes_company" allowed:"1KiB..1024GiB"`
 
 	// How long keys that are already known keep working while the store cannot be
 	// reached. Changes of policy are everywhere within a second or two while it can.
@@ -203,6 +234,12 @@ type Ledger struct {
 	// are refused, because what they cost could not be written down.
 	// Default 1GiB, allowed 1MiB..1024GiB.
 	JournalBytes Size `yaml:"journal_bytes" allowed:"1MiB..1024GiB" restart:"yes"`
+
+	// How many days the entries of a day are kept after its end; 0 is for ever.
+	// What days came to stays, but nothing of them can be exported any more. At
+	// least 70, so that every budget that runs can be counted to the last entry.
+	// Default 0, allowed 0, 70..36500.
+	RetentionDays int `yaml:"retention_days" allowed:"0, 70..36500" restart:"yes"`
 }
 
 // Budgets is what holds for all budgets.
@@ -237,6 +274,14 @@ type Upstream struct {
 	// Time of a whole call. The official SDKs give up after 10 minutes too.
 	// Default 10m, allowed 10ms..24h.
 	Total time.Duration `yaml:"total" allowed:"10ms..24h"`
+
+	// What becomes of a call whose client leaves, unless the target of a company's
+	// route says otherwise: cancel ends it at the provider, and what was generated is
+	// estimated; drain reads it to its end, bounded by total, and books what the
+	// provider says. 1,000 calls are drained at one time, 100 of one company; others
+	// are cancelled.
+	// Default cancel.
+	OnDisconnect string `yaml:"on_disconnect" oneof:"cancel|drain"`
 
 	// Whether a company may name the address of its provider in a credential.
 	// Such an address is dialled only if it is https and its IP is public.
@@ -332,6 +377,9 @@ func Default() Config {
 		MaxBodyBytes:     20 * MiB,
 		BodyBytesTotal:   256 * MiB,
 		BodyBytesCompany: 64 * MiB,
+		MaxFormBytes:     100 * MiB,
+		FormBytesTotal:   2 * GiB,
+		FormBytesCompany: 512 * MiB,
 		MaxStale:         5 * time.Minute,
 		ShutdownDelay:    time.Second,
 		ShutdownTimeout:  30 * time.Second,
@@ -343,6 +391,8 @@ func Default() Config {
 			Header:  5 * time.Minute,
 			Idle:    2 * time.Minute,
 			Total:   10 * time.Minute,
+
+			OnDisconnect: "cancel",
 		},
 		Stream:    Stream{Keepalive: 15 * time.Second, WriteTimeout: 30 * time.Second},
 		Providers: map[string]Provider{},
@@ -350,4 +400,17 @@ func Default() Config {
 		OTel:      OTel{Sample: 1_000_000},
 		Metrics:   Metrics{Companies: 1000},
 	}
+}
+
+// Origins returns cors_origins one by one.
+func (c *Config) Origins() []string { return strings.Fields(c.CORSOrigins) }
+
+// Proxies returns trusted_proxies one by one, without those that are none.
+func (c *Config) Proxies() (all []netip.Prefix) {
+	for _, text := range strings.Fields(c.TrustedProxies) {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, p.Masked())
+		}
+	}
+	return all
 }

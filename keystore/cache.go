@@ -41,6 +41,22 @@ func (c *cache[V]) get(company, name string, generation int64, now time.Time) (v
 	return e.value, true
 }
 
+// overdue returns what is kept and past its time, and lets it live until later, so
+// that one of those who find it reads it anew and not all.
+func (c *cache[V]) overdue(company, name string, generation int64, now, later time.Time) (v V, first, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.companies[company][name]
+	if !ok || e.generation < generation {
+		return v, false, false
+	}
+	if first = !now.Before(e.until); first {
+		e.until = later
+		c.companies[company][name] = e
+	}
+	return e.value, first, true
+}
+
 // mark is to be taken before a load and given to put after it.
 func (c *cache[V]) mark() uint64 {
 	c.mu.RLock()

@@ -2,12 +2,16 @@ package keystore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"bulkhead/fault"
 	"bulkhead/keystore"
 	"bulkhead/keystore/keystoretest"
 	"bulkhead/provider"
@@ -23,8 +27,9 @@ func (f *fixture) reads(do func()) int {
 }
 
 func TestWarm(t *testing.T) {
-	now := time.Unix(1000, 0)
-	f := newFixture(t, keystore.Options{Now: func() time.Time { return now }})
+	var clock atomic.Int64 // seconds
+	clock.Store(1000)
+	f := newFixture(t, keystore.Options{Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
 	a := tenanttest.Scope(t, "a")
 	f.put(a, "openai", secretA)
 	want := func(s tenant.Scope, reads int) {
@@ -35,14 +40,68 @@ func TestWarm(t *testing.T) {
 	}
 	want(a, 1) // Put left the data key in memory
 	want(a, 0)
-	now = now.Add(5*time.Minute - 1)
+	clock.Add(5*60 - 1)
 	want(a, 0)
-	now = now.Add(1) // the TTL is over, the data key's too
-	want(a, 2)
+	clock.Add(1) // the TTL is over, the data key's too: it is read anew, and nobody waits
+	before := f.store.Reads()
+	f.want(a, "openai", secretA)
+	for f.store.Reads() < before+2 {
+		runtime.Gosched()
+	}
+	f.want(a, "openai", secretA)
+	if n := f.store.Reads() - before; n != 2 {
+		t.Errorf("%d reads, want 2", n)
+	}
 	f.Forget(tenanttest.Scope(t, "b").ID().String())
 	want(a, 0)
 	f.Forget(a.ID().String())
 	want(a, 2)
+}
+
+// TestStoreAway: what was opened goes on for as long as the store is away, without
+// waiting for it each time, and is read anew when it is back. A change that was
+// heard of ends that: what was read before it is not used.
+func TestStoreAway(t *testing.T) {
+	var clock atomic.Int64 // seconds
+	clock.Store(1000)
+	w := tenanttest.New(t, tenant.Options{})
+	key, a := w.Company("a", tenant.KeyLive, func(c *tenant.Company) { c.Generation = 5 })
+	f := newFixture(t, keystore.Options{Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
+	f.put(a, "openai", secretA)
+	f.want(a, "openai", secretA)
+	f.store.Fail(errors.New("the store is away"))
+	before := f.store.Reads()
+	for range 10 { // 50 minutes, and 100 calls each time
+		clock.Add(5 * 60)
+		for range 100 {
+			f.want(a, "openai", secretA)
+		}
+	}
+	for f.store.Reads() < before+10 {
+		runtime.Gosched()
+	}
+	if n := f.store.Reads() - before; n > 20 {
+		t.Errorf("the store was asked %d times", n)
+	}
+	f.store.Fail(nil)
+	f.fresh().put(a, "openai", secretB)
+	clock.Add(5 * 60)
+	for got := secretA; got != secretB; runtime.Gosched() {
+		c, err := f.Credential(t.Context(), a, "openai")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = c.Secret.Reveal()
+	}
+	f.store.Fail(errors.New("the store is away"))
+	w.Edit(a, func(c *tenant.Company) { c.Generation = 6 })
+	after, err := w.Authenticate(t.Context(), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Credential(t.Context(), after, "openai"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("after a change that was heard of: %v", err)
+	}
 }
 
 // A change that another process made is seen through the policy's generation,

@@ -58,8 +58,10 @@ type Keeper interface {
 // Options bound what is kept in memory. Zero values take the defaults.
 type Options struct {
 	// TTL is how long an opened credential and an opened data key are kept in
-	// memory; default 5 minutes. Those from Vault live up to a tenth shorter or
-	// longer, so that not all that were read together are read again together.
+	// memory; default 5 minutes. A credential in the store is then read anew, and
+	// goes on while that cannot be done. Those from Vault end, and live up to a tenth
+	// shorter or longer, so that not all that were read together are read again
+	// together.
 	TTL time.Duration
 	// Cached is how many opened credentials are kept; default 100,000.
 	Cached int
@@ -114,11 +116,12 @@ func New(store Store, master *Master, o Options) *Keystore {
 		dataKeys: newCache[cipher.AEAD](o.CachedDataKeys, 1),
 	}
 	k.opened = newOpened(o, 0, k.read)
+	k.opened.outlive = true
 	return k
 }
 
-// Credential implements Reader. It does no I/O for a credential that it opened
-// within the TTL and since the last change to the company.
+// Credential implements Reader. It does not wait for I/O for a credential that it
+// has opened since the last change to the company.
 func (k *Keystore) Credential(ctx context.Context, s tenant.Scope, provider string) (provider.Credential, error) {
 	return k.opened.credential(ctx, s, provider)
 }

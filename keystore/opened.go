@@ -20,7 +20,17 @@ type opened struct {
 	spread                      time.Duration // how much shorter or longer than the TTL one may live
 	read                        func(ctx context.Context, s tenant.Scope, name string) (provider.Credential, error)
 	loading                     singleflight.Group
+
+	// outlive lets what is past its time go on while it is read anew, and for as
+	// long as that cannot be done. It is for a store whose every change is heard of:
+	// a change drops what was read before it, and the Directory says for how long
+	// what it knows is trusted.
+	outlive bool
 }
+
+// again is how long after a failure what is past its time is tried to be read
+// anew.
+const again = 5 * time.Second
 
 func newOpened(o Options, spread time.Duration, read func(context.Context, tenant.Scope, string) (provider.Credential, error)) *opened {
 	return &opened{cache: newCache[provider.Credential](o.Cached, o.CachedPerCompany), o: o, spread: spread, read: read}
@@ -31,7 +41,28 @@ func (p *opened) credential(ctx context.Context, s tenant.Scope, name string) (p
 	if c, ok := p.get(company.ID().String(), name, company.Generation, p.o.Now()); ok {
 		return c, nil
 	}
+	if p.outlive {
+		now := p.o.Now()
+		if c, first, ok := p.overdue(company.ID().String(), name, company.Generation, now, now.Add(again)); ok {
+			if first {
+				mark := p.mark()
+				go func() { _, _ = p.reload(context.WithoutCancel(ctx), s, name, mark) }() // it fails: what there is goes on
+			}
+			return c, nil
+		}
+	}
 	return p.load(ctx, s, name)
+}
+
+// reload reads a credential and keeps it, unless something was dropped since mark.
+func (p *opened) reload(ctx context.Context, s tenant.Scope, name string, mark uint64) (provider.Credential, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.o.LoadTimeout)
+	defer cancel()
+	c, err := p.read(ctx, s, name)
+	if err == nil {
+		p.put(c.Company, name, entry[provider.Credential]{c, s.Company().Generation, p.o.Now().Add(p.life())}, mark)
+	}
+	return c, err
 }
 
 func (p *opened) load(ctx context.Context, s tenant.Scope, name string) (provider.Credential, error) {
@@ -49,14 +80,7 @@ func (p *opened) load(ctx context.Context, s tenant.Scope, name string) (provide
 		if c, ok := p.get(company.ID().String(), name, company.Generation, p.o.Now()); ok {
 			return c, nil
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.o.LoadTimeout)
-		defer cancel()
-		c, err := p.read(ctx, s, name)
-		if err != nil {
-			return nil, err
-		}
-		p.put(c.Company, name, entry[provider.Credential]{c, company.Generation, p.o.Now().Add(p.life())}, mark)
-		return c, nil
+		return p.reload(context.WithoutCancel(ctx), s, name, mark)
 	})
 	if err != nil {
 		return provider.Credential{}, err

@@ -28,7 +28,7 @@ const (
 // searches and tiers without a price, with field_not_priced.
 func (p *Price) Check(b *Bound) error {
 	switch {
-	case !p.Priced():
+	case !p.Priced(), p.byUnit() && b.Images+b.Seconds+b.Characters == 0:
 		return fault.Field("model", "The price of this model is not known, so no budget can be held to. The operator can set one.").WithCode(CodePriceUnknown)
 	case !b.Strict:
 		return nil
@@ -108,7 +108,8 @@ func (p *Price) dearest(r *Rates, b *Bound) int64 {
 	sum.take(&input, input, text)
 	sum.add(output, out)
 	p.addFees(&sum, &openai.Usage{
-		Searches: b.Searches, SearchContext: b.SearchContext, Images: mul(p.LeastImages, max(b.Answers, 0)),
+		Searches: b.Searches, SearchContext: b.SearchContext, Images: max(b.Images, mul(p.LeastImages, max(b.Answers, 0))),
+		Seconds: b.Seconds, Characters: b.Characters,
 	})
 	return sum.nano()
 }

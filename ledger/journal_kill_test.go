@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 
 // anyCompany is a tenant.Source and Recorder to which every company is known, so
 // that each process can open those of another.
-type anyCompany struct{}
+type anyCompany struct{ tenant.People }
 
 func (anyCompany) LoadCompany(_ context.Context, id tenant.ID, c *tenant.Company) error {
 	c.Name, c.Status = id.String(), tenant.Active

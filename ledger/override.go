@@ -92,7 +92,7 @@ func Overrides(path string, rows []PriceRow) ([]Override, error) {
 	return out, nil
 }
 
-// Override checks one row, whose place is path.
+// Override checks one row, whose place is path; "" names its fields alone.
 func (r *PriceRow) Override(path string) (o Override, err error) {
 	c := rowChecker{path: path}
 	c.name("provider", r.Provider)
@@ -166,7 +166,8 @@ type rowChecker struct {
 
 func (c *rowChecker) fail(field, what string) {
 	if c.err == nil {
-		c.err = fault.Field(c.path+"."+field, "%s.%s %s", c.path, field, what)
+		at := below(c.path, field)
+		c.err = fault.Field(at, "%s %s", at, what)
 	}
 }
 
@@ -281,4 +282,13 @@ func amounts(names []string, from []*int64, fine int) map[string]string {
 		m[names[i]] = formatDecimal(*n, fine)
 	}
 	return m
+}
+
+// Free returns the price of the same model where nothing of it costs anything.
+func (p *Price) Free() *Price {
+	free := &Price{Rates: Rates{}, Fees: noFees}
+	if p != nil {
+		free.Model, free.Catalogue = p.Model, p.Catalogue
+	}
+	return free
 }

@@ -25,15 +25,37 @@ func ParsePriceRows(path string, data []byte) ([]PriceRow, error) {
 		p.row(at, &r)
 		rows = append(rows, r)
 	})
-	if p.err == nil {
-		if _, err := p.dec.Token(); err != io.EOF {
-			p.fail(path, "goes on after its end")
-		}
-	}
+	p.end(path)
 	if p.err != nil {
 		return nil, p.err
 	}
 	return rows, nil
+}
+
+// ParsePriceRow reads one row as JSON, whose fields errors name.
+func ParsePriceRow(data []byte) (r PriceRow, err error) {
+	p := priceParser{dec: json.NewDecoder(bytes.NewReader(data))}
+	p.dec.UseNumber()
+	p.row("", &r)
+	p.end("")
+	return r, p.err
+}
+
+// end expects that there is nothing more.
+func (p *priceParser) end(at string) {
+	if p.err == nil {
+		if _, err := p.dec.Token(); err != io.EOF {
+			p.fail(at, "goes on after its end")
+		}
+	}
+}
+
+// below is the name of a field of what is at a place; "" is a row by itself.
+func below(at, name string) string {
+	if at == "" {
+		return name
+	}
+	return at + "." + name
 }
 
 // priceParser walks the tokens of one text and keeps its first error, after
@@ -45,7 +67,11 @@ type priceParser struct {
 
 func (p *priceParser) fail(at, what string) {
 	if p.err == nil {
-		p.err = fault.Field(at, "%s %s", at, what)
+		name := at
+		if at == "" {
+			name = "the price"
+		}
+		p.err = fault.Field(at, "%s %s", name, what)
 	}
 }
 
@@ -85,7 +111,7 @@ func (p *priceParser) object(at string, limit int, field func(name, at string)) 
 	seen := map[string]bool{}
 	for p.err == nil && p.dec.More() {
 		name, _ := p.next(at).(string)
-		in := at + "." + name
+		in := below(at, name)
 		switch {
 		case p.err != nil:
 			return

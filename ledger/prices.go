@@ -73,9 +73,16 @@ type Price struct {
 	LeastSearches, LeastImages int64
 }
 
-// Priced reports whether calls can be priced by their tokens.
+// Priced reports whether calls can be priced, by their tokens or by what they
+// have instead: images, seconds, characters.
 func (p *Price) Priced() bool {
-	return p != nil && (p.Rates.Input != Absent || p.Rates.Output != Absent)
+	return p != nil && (p.Rates.Input != Absent || p.Rates.Output != Absent || p.byUnit())
+}
+
+// byUnit reports whether a model is billed by image, second or character, and
+// not by tokens.
+func (p *Price) byUnit() bool {
+	return p.Rates == noRates && (p.Fees.Image != Absent || p.Fees.Second != Absent || p.Fees.Character != Absent)
 }
 
 // Prices is the table. It is immutable.

@@ -86,8 +86,18 @@ func TestPriced(t *testing.T) {
 	}
 	p := load(t)
 	perSecond, _ := p.Lookup("openai", "whisper-1")
-	if perSecond == nil || perSecond.Priced() || perSecond.Fees.Second <= 0 || perSecond.Fees.Image != Absent {
+	if perSecond == nil || !perSecond.Priced() || perSecond.Fees.Second <= 0 || perSecond.Fees.Image != Absent {
 		t.Errorf("whisper-1: %+v", perSecond)
+	}
+	// By the second, and a chat has none: nothing to hold a budget by.
+	if err := perSecond.Check(&Bound{Input: 10, Output: 10, Answers: 1}); err == nil {
+		t.Error("a chat with whisper-1 has a price")
+	}
+	if err := perSecond.Check(&Bound{Seconds: 10}); err != nil {
+		t.Error(err)
+	}
+	if got := perSecond.Dearest(&Bound{Seconds: 10}); got != 1_000_000 {
+		t.Errorf("10 s of whisper-1 are held at %d", got)
 	}
 }
 

@@ -26,6 +26,16 @@ type Seen struct {
 	Tokens     int64 // of that text, counted by the model's tokenizer if Counted
 	Counted    bool
 	Whole      bool // the provider has said all of its answer
+
+	// Units are images, seconds and characters as the gateway knows them, for what
+	// is billed by these; SecondsGuessed says that the seconds are only likely.
+	Images         int64 // whole ones that came
+	Units          openai.Usage
+	SecondsGuessed bool
+
+	// Output is what the output is likely to have been, in tokens, where it is
+	// neither said nor text that could be counted: sound.
+	Output int64
 }
 
 // Settled is what is booked for an attempt.
@@ -69,6 +79,10 @@ func (s *Settled) Absurd() bool { return s.Marks&AbsurdUsage != 0 }
 func (p *Price) Settle(b *Bound, s *Seen) (out Settled) {
 	tier, marks := p.Tier(s.Tier, b.Tier)
 	out = Settled{Tier: tier, Rank: Final, Marks: marks}
+	if p != nil && p.byUnit() {
+		p.settleUnits(&out, b, s)
+		return out
+	}
 	if s.Twice {
 		out.Marks |= TwoUsages
 	}
@@ -107,6 +121,30 @@ func (p *Price) Settle(b *Bound, s *Seen) (out Settled) {
 	}
 	p.cost(&out, b, &low)
 	return out
+}
+
+// settleUnits is Settle for what is not billed by tokens. What the provider says
+// goes before what the gateway knows; an answer that is not whole may be billed
+// like one that is, or not at all.
+func (p *Price) settleUnits(out *Settled, b *Bound, s *Seen) {
+	out.Usage = s.Usage
+	guessed := false
+	if u := &out.Usage; u.Seconds == 0 {
+		u.Seconds, guessed = s.Units.Seconds, s.SecondsGuessed && p.Fees.Second != Absent
+	}
+	out.Usage.Images = max(out.Usage.Images, s.Units.Images)
+	out.Usage.Characters = max(out.Usage.Characters, s.Units.Characters)
+	low := out.Usage
+	if guessed {
+		out.Marks |= NoUsage
+	}
+	if guessed || !s.Whole {
+		out.Rank, low = Estimate, openai.Usage{}
+	}
+	if u := &out.Usage; u.Images > b.Images || b.Seconds > 0 && u.Seconds > b.Seconds {
+		out.Marks |= AbsurdUsage
+	}
+	p.cost(out, b, &low)
 }
 
 // MaxCost is the most that one attempt is booked at, 35,184 USD in nano-USD: far
@@ -153,7 +191,7 @@ func (s *Seen) counted(b *Bound) (u openai.Usage) {
 	if !s.Counted {
 		u.Output = (s.TextBytes + bytesPerToken - 1) / bytesPerToken
 	}
-	u.Output += u.AudioOutput
+	u.Output = max(u.Output+u.AudioOutput, s.Output)
 	if b.Answers > 0 {
 		u.Output = min(u.Output, mul(b.Output, b.Answers))
 		u.AudioOutput = min(u.AudioOutput, u.Output)

@@ -8,6 +8,7 @@ type held struct {
 	n                 int // of windows
 	tokens            int64
 	attempt           attempt
+	claim             string // "" for none, or when it has ended
 	settled, released bool
 	next              int32 // free place after this one
 }
@@ -26,6 +27,12 @@ func (l *Local) place(sh *shard, d *decision, c *company) (int32, uint64) {
 	h := &sh.holds[i]
 	sh.free = h.next
 	*h = held{turn: h.turn + 1, company: c, windows: d.windows, n: d.n, tokens: d.need.tokens, next: -1}
+	if h.claim = d.ask.Claim; h.claim != "" {
+		if c.claims == nil {
+			c.claims = map[string]struct{}{}
+		}
+		c.claims[h.claim] = struct{}{}
+	}
 	if id := d.ask.ID; l.counts(d.ask) {
 		h.attempt = attempt{id: id, by: d.ask.By, at: d.at, need: d.need}
 		if c.attempts == nil {
@@ -105,6 +112,10 @@ func (l *Local) leave(sh *shard, h *held, id HoldID) {
 		w.refs--
 	}
 	h.company.refs--
+	if h.claim != "" {
+		delete(h.company.claims, h.claim)
+		h.claim = ""
+	}
 	h.windows, h.n = [maxWindows]*window{}, 0
 	l.forget(sh, h, int32(id[0]&0xffffffff))
 }

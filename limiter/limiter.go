@@ -90,6 +90,10 @@ type Ask struct {
 	// enough for a useful answer, if the bound of the output is lowered; 0 is
 	// Nano: all or nothing.
 	Nano, LeastNano int64
+	// Claim is what the attempt claims for itself alone, with an ID only; "" is
+	// nothing. As long as it runs, and its lease where it has one, no other attempt
+	// of the company with the same claim is admitted. It has at most 64 bytes.
+	Claim string
 	// Lost is called at most once, from any goroutine, when the hold has gone
 	// before its end: its owner was taken for dead. The call must be cancelled
 	// then. May be nil.
@@ -120,6 +124,9 @@ func (by *By) Has(b *tenant.Budget) bool {
 	}
 	return false
 }
+
+// CodeClaimed is the code of the refusal of an attempt whose claim another one has.
+const CodeClaimed = "idempotency_in_progress"
 
 // Used is what attempts used: of a window, or one attempt.
 type Used struct {
@@ -185,6 +192,8 @@ type Limiter interface {
 	// attempt; money and tokens are held until Settle.
 	//
 	// The refusals are faults:
+	//   - Conflict, code CodeClaimed, with RetryAfter, where another attempt has
+	//     a.Claim; before all others but those of the gateway as a whole.
 	//   - RateLimited, code "rate_limit_exceeded", type "tokens" where tokens of
 	//     a limit per minute were short and "requests" for the others of
 	//     a.Limits. The first limit without room is named, in the order of a:

@@ -101,7 +101,8 @@ type company struct {
 
 	counts   owned
 	nCounts  int
-	attempts map[string]int32 // known ones with an id, by their places in holds
+	attempts map[string]int32    // known ones with an id, by their places in holds
+	claims   map[string]struct{} // of holds that run
 	periods  periods
 
 	next     *load // collects what is to be read
@@ -168,7 +169,7 @@ func (l *Local) shard(id tenant.ID) uint64 {
 // are counted.
 func (l *Local) Hold(ctx context.Context, s tenant.Scope, a *Ask) (Hold, State, error) {
 	id := s.ID()
-	if len(a.Limits) == 0 && a.Model == nil && !l.counts(a) && len(a.Budgets) == 0 && l.o.TotalConcurrent < 0 && l.o.CompanyConcurrent < 0 {
+	if len(a.Limits) == 0 && a.Model == nil && a.Claim == "" && !l.counts(a) && len(a.Budgets) == 0 && l.o.TotalConcurrent < 0 && l.o.CompanyConcurrent < 0 {
 		return Hold{}, State{}, nil
 	}
 	checkBudgets(a)
@@ -225,6 +226,7 @@ type decision struct {
 	block   block // of that window
 	lack    lack  // of that budget, with
 	stands  Standing
+	claimed bool  // another attempt has the claim
 	keys    bool  // too many windows of the company
 	share   bool  // the company has its share of open calls
 	many    bool  // the company has its share of attempts
@@ -243,6 +245,8 @@ func (d *decision) limited(i int) *tenant.Limited {
 // error is made when the lock is free again.
 func (d *decision) error(l *Local) error {
 	switch {
+	case d.claimed:
+		return refuseClaimed()
 	case d.block.what != nothing:
 		l.counters.limited.Add(1)
 		return refusal(d.limited(d.blocked), d.block, d.need.tokens)
@@ -280,6 +284,9 @@ func (l *Local) decide(d *decision, number uint64, id tenant.ID) (_ Hold, full b
 	defer sh.mu.Unlock()
 	c, now, at := l.enter(sh, id)
 	*d = decision{ask: d.ask, s: d.s, need: needOf(d.ask), at: at}
+	if _, d.claimed = c.claims[d.ask.Claim]; d.claimed {
+		return Hold{}, false
+	}
 	if full := l.find(d, c, now); full || d.keys {
 		d.full = full
 		return Hold{}, full

@@ -217,6 +217,8 @@ func (h *holding) step(ctx context.Context, o *redisCompany, at *redisAttempt) (
 		return true, nil
 	case "full":
 		return true, h.refused(r)
+	case "claimed":
+		return true, refuseClaimed()
 	case "count":
 		err := l.awaitCounts(ctx, h.s, o, h.ask.Budgets, r.uncounted, &h.ends)
 		if err != nil && err != errNotOpen {

@@ -1,9 +1,9 @@
 -- Every script about a company begins with this. KEYS are the company's: its
--- counts, its attempts, and what is due. ARGV[1] is the moment in microseconds
+-- counts, its attempts, what is due, and which attempt has which claim. ARGV[1] is the moment in microseconds
 -- that decides about limits and periods, which only tests give; [2] the gateway
 -- that asks; [3] the epoch it knows the company by, "" if it has nothing there;
 -- [4] the lease, microseconds.
-local COUNTS, ATTEMPTS, DUE = KEYS[1], KEYS[2], KEYS[3]
+local COUNTS, ATTEMPTS, DUE, CLAIMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local call, mp = redis.call, cmsgpack
 local max, min, fmod = math.max, math.min, math.fmod
 
@@ -147,9 +147,10 @@ end
 -- An attempt. STATE is "h" held, "e" ended, "s" swept, which is ended by its
 -- lease, or "x" cancelled: nobody took it. AMOUNT and TOKENS are what is held,
 -- or was used. SHIPPED is 0, or the number of the read that is the first to find
--- it in the store.
-local STATE, OWNER, AT, AMOUNT, TOKENS, REQUESTS, PROJECT, KEY, AGENT, USER, LENT, ENTRY, SHIPPED, OPEN, RATES =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+-- it in the store. CLAIM is '' for none, as it is for one that an older gateway
+-- wrote, which has no such place.
+local STATE, OWNER, AT, AMOUNT, TOKENS, REQUESTS, PROJECT, KEY, AGENT, USER, LENT, ENTRY, SHIPPED, OPEN, RATES, CLAIM =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 
 -- owners returns the fields of those whose attempt it is.
 local function owners(r)
@@ -265,12 +266,37 @@ local function let(r)
   release(r)
 end
 
+local function runs(r)
+  return r[STATE] == 'h' or (r[OPEN] == 1 and r[STATE] ~= 'x')
+end
+
+local function unclaim(id, r)
+  if r and r[CLAIM] and r[CLAIM] ~= '' and call('HGET', CLAIMS, r[CLAIM]) == id then
+    call('HDEL', CLAIMS, r[CLAIM])
+  end
+end
+
+-- claimed tells whether an attempt that runs has the claim. What stands in
+-- CLAIMS is only where to look: the attempt says whether it is so.
+local function claimed(claim)
+  local id = claim ~= '' and call('HGET', CLAIMS, claim)
+  local packed = id and call('HGET', ATTEMPTS, id)
+  return packed and runs(mp.unpack(packed))
+end
+
+-- put writes an attempt. Its claim ends with it.
 local function put(id, r, at)
   call('HSET', ATTEMPTS, id, mp.pack(r))
   call('ZADD', DUE, at, id)
+  if not runs(r) then
+    unclaim(id, r)
+  elseif r[CLAIM] and r[CLAIM] ~= '' then
+    call('HSET', CLAIMS, r[CLAIM], id)
+  end
 end
 
-local function drop(id)
+local function drop(id, r)
+  unclaim(id, r)
   call('HDEL', ATTEMPTS, id)
   call('ZREM', DUE, id)
 end
@@ -285,7 +311,7 @@ local function sweep(ids)
     local r = packed and mp.unpack(packed)
     if not r or r[SHIPPED] > 0 or (r[STATE] ~= 'h' and r[OPEN] == 0) then
       if id ~= '' then
-        drop(id)
+        drop(id, r)
       end
     else
       if r[STATE] == 'h' then

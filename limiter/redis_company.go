@@ -59,6 +59,7 @@ type redisAttempt struct {
 	by     By
 	need   need
 	fields []string // of its limits per minute
+	claim  string
 	lost   func(error)
 	at     int64 // microseconds
 	nano   int64 // granted
@@ -111,7 +112,7 @@ func (l *Redis) enter(id tenant.ID) *redisCompany {
 	o := l.companies[id]
 	if o == nil {
 		tag := "bh:{" + id.String() + "}:"
-		o = &redisCompany{id: id, keys: []string{tag + "counts", tag + "attempts", tag + "due"}, attempts: map[string]*redisAttempt{}, tidied: time.Now()}
+		o = &redisCompany{id: id, keys: []string{tag + "counts", tag + "attempts", tag + "due", tag + "claims"}, attempts: map[string]*redisAttempt{}, tidied: time.Now()}
 		o.looked.Store(time.Now().UnixNano())
 		l.companies[id] = o
 	}
@@ -187,7 +188,7 @@ func (l *Redis) begin(o *redisCompany, a *Ask, n *need) (*redisAttempt, error) {
 		return nil, refuseFull()
 	}
 	o.open++
-	at := &redisAttempt{number: l.last.Add(1), id: a.ID, entry: a.ID != "", o: o, by: a.By, need: *n, lost: a.Lost}
+	at := &redisAttempt{number: l.last.Add(1), id: a.ID, entry: a.ID != "", o: o, by: a.By, need: *n, claim: a.Claim, lost: a.Lost}
 	if !at.entry {
 		at.id = l.id + "-" + strconv.FormatUint(at.number, 10)
 	}

@@ -50,6 +50,7 @@ local operations = {
         add(c, i + S_REQUESTS, -r[REQUESTS])
       end)
       let(r)
+      unclaim(id, r)
     end
     put(id, { 'x', gateway, real, 0, 0, 0, '', '', '', '', 0, 0, 0, 0, {} }, real + CANCELLED)
   end,
@@ -66,7 +67,7 @@ local operations = {
     -- here: only the Book knows.
     if r then
       let(r)
-      drop(id)
+      drop(id, r)
     end
     meta[ROUND] = meta[ROUND] + 1
   end,

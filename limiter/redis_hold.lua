@@ -2,12 +2,13 @@
 -- whether it has an entry, requests, tokens, amount, least amount, project, key,
 -- agent, user, lent, how many windows a company may have, then of each limit its
 -- field, requests, tokens and open calls, then of each budget its owner's field,
--- unit, limit, and the beginnings of a period, the next and the one after.
+-- unit, limit, and the beginnings of a period, the next and the one after; last
+-- the claim.
 --
 -- Answers "held" or "full", the moment, the epoch, the amount, and the state of
 -- every limit and budget; "count" where budgets are to be read first; "clock"
 -- where the moment is in none of the periods given; "many" without windows left;
--- "twice" for an id that was there.
+-- "twice" for an id that was there; "claimed" where another has the claim.
 local id = ARGV[5]
 local closed = enter(id)
 if closed then
@@ -17,11 +18,18 @@ if found then
   return { 'twice' }
 end
 sweep(due)
+local claim = ARGV[#ARGV]
+if claimed(claim) then
+  if next(changed) then
+    store()
+  end
+  return { 'claimed' }
+end
 
 local at = moment()
 local r = {
   'h', gateway, at, tonumber(ARGV[9]), tonumber(ARGV[8]), tonumber(ARGV[7]),
-  ARGV[11], ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[6]), 0, 1, {},
+  ARGV[11], ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[6]), 0, 1, {}, claim,
 }
 local least, windows = tonumber(ARGV[10]), tonumber(ARGV[16])
 local p, nLimits = 18, tonumber(ARGV[17])

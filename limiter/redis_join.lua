@@ -3,8 +3,8 @@
 -- dropped. So it is said again after data was lost, and by a gateway that was
 -- away. ARGV from 5: a number that rises with each time, the registry's name and
 -- the number of the last run known, then of each attempt its id, state ("?" where
--- Redis is being asked for it, and knows best), moment, amount, tokens, requests, project, key, agent, user, lent, entry, open, how
--- many limits per minute and their fields. Answers "ok", the epoch ("" while the
+-- Redis is being asked for it, and knows best), moment, amount, tokens, requests, project, key, agent, user, lent, entry, open,
+-- claim, how many limits per minute and their fields. Answers "ok", the epoch ("" while the
 -- company is closed), and the ids of which the lease was over.
 local number = tonumber(ARGV[5])
 local mine = 'j' .. gateway
@@ -44,14 +44,14 @@ end
 local p = 8
 while ARGV[p] do
   local id, rates = ARGV[p], {}
-  for i = 1, tonumber(ARGV[p + 13]) do
-    rates[i] = ARGV[p + 13 + i]
+  for i = 1, tonumber(ARGV[p + 14]) do
+    rates[i] = ARGV[p + 14 + i]
   end
   local r = {
     ARGV[p + 1], gateway, tonumber(ARGV[p + 2]), tonumber(ARGV[p + 3]), tonumber(ARGV[p + 4]), tonumber(ARGV[p + 5]),
-    ARGV[p + 6], ARGV[p + 7], ARGV[p + 8], ARGV[p + 9], tonumber(ARGV[p + 10]), tonumber(ARGV[p + 11]), 0, tonumber(ARGV[p + 12]), rates,
+    ARGV[p + 6], ARGV[p + 7], ARGV[p + 8], ARGV[p + 9], tonumber(ARGV[p + 10]), tonumber(ARGV[p + 11]), 0, tonumber(ARGV[p + 12]), rates, ARGV[p + 13],
   }
-  p = p + 14 + #rates
+  p = p + 15 + #rates
   said[id] = true
   local packed = call('HGET', ATTEMPTS, id)
   local old = packed and mp.unpack(packed)
@@ -93,7 +93,7 @@ for i = 1, #all, 2 do
       let(r)
       anew = true
     end
-    drop(all[i])
+    drop(all[i], r)
   end
 end
 if not closed then

@@ -30,7 +30,7 @@ for i = 1, #old, 2 do
     end
   end
 end
-call('DEL', COUNTS, DUE)
+call('DEL', COUNTS, DUE, CLAIMS)
 for i = 1, #kept, 2 do
   call('HSET', COUNTS, kept[i], kept[i + 1])
 end
@@ -59,6 +59,9 @@ for i = 1, #all, 2 do
         w[OPENED] = w[OPENED] + r[OPEN]
         fields[n], changed[n] = w, true
       end
+    end
+    if runs(r) and r[CLAIM] and r[CLAIM] ~= '' then
+      call('HSET', CLAIMS, r[CLAIM], id)
     end
     meta[NEWEST] = max(meta[NEWEST], r[AT])
     call('ZADD', DUE, at, id)

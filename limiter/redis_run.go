@@ -251,7 +251,7 @@ func (l *Redis) joining(o *redisCompany, last run) *joining {
 		}
 		said = true
 		j.args = append(j.args, at.id, state, text(at.at), text(amount), text(tokens), text(at.need.requests),
-			at.by.Project, at.by.Key, at.by.Agent, at.by.User, flag(at.by.Lent), flag(at.entry), flag(!at.released), strconv.Itoa(len(at.fields)))
+			at.by.Project, at.by.Key, at.by.Agent, at.by.User, flag(at.by.Lent), flag(at.entry), flag(!at.released), at.claim, strconv.Itoa(len(at.fields)))
 		j.args = append(j.args, at.fields...)
 	}
 	if !said {

@@ -165,7 +165,7 @@ func (p *redisPeriods) of(b *tenant.Budget, at int64) []string {
 // the company's lock.
 func (h *holding) args(o *redisCompany, at *redisAttempt) []string {
 	l, by, a := h.l, &at.by, h.ask
-	args := append(make([]string, 0, 18+4*len(at.fields)+6*len(a.Budgets)), l.now(), l.id, o.believed(), text(l.o.Lease.Microseconds()))
+	args := append(make([]string, 0, 19+4*len(at.fields)+6*len(a.Budgets)), l.now(), l.id, o.believed(), text(l.o.Lease.Microseconds()))
 	args = append(args, at.id, flag(at.entry), text(h.need.requests), text(h.need.tokens), text(h.need.nano), text(h.need.least),
 		by.Project, by.Key, by.Agent, by.User, flag(by.Lent), strconv.Itoa(l.o.MaxWindowsPerCompany), strconv.Itoa(len(at.fields)))
 	for i, field := range at.fields {
@@ -179,7 +179,7 @@ func (h *holding) args(o *redisCompany, at *redisAttempt) []string {
 		args = append(args, ownerField(b), unitNames[b.Unit], text(min(max(b.Limit, 0), tenant.MaxBudget)))
 		args = append(args, o.periods.of(b, now)...)
 	}
-	return args
+	return append(args, at.claim)
 }
 
 // closedCompany is why Redis does not know a company.

@@ -50,6 +50,13 @@ func rateLimited(kind, format string, a ...any) *fault.Error {
 	return e
 }
 
+// refuseClaimed is the error where another attempt has the claim.
+func refuseClaimed() error {
+	e := fault.New(fault.Conflict, "A call with this Idempotency-Key is running. Try again when it has ended: the answer is then the same.").WithCode(CodeClaimed)
+	e.RetryAfter = heldWait
+	return e
+}
+
 // refuseShare is the error for a company that has its share of the gateway.
 func refuseShare(open int64) error {
 	e := rateLimited("requests", "Too many calls at the same time for this company: the gateway allows it %d. Try again when one has ended.", open)

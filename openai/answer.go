@@ -21,6 +21,7 @@ type Answer struct {
 	Finished   bool  // some choice has a finish_reason
 	TextBytes  int64 // bytes of generated text, for an estimate where usage is missing
 	AudioBytes int64 // of generated audio, as base64
+	Images     int64 // that were made
 }
 
 // Chunk is what one pass over the data of a stream's event found. It is filled by
@@ -45,7 +46,12 @@ type Chunk struct {
 	Model       string
 	ServiceTier string
 
-	// Text, if not nil, gathers the text of all chunks. Beside Model and
+	// Images is how many whole images there are. It is counted, as are seconds of
+	// sound that stand beside the usage, where Media is set.
+	Images int64
+	Media  bool // see Endpoint.Media
+
+	// Text, if not nil, gathers the text of all chunks. Beside Media, Model and
 	// ServiceTier it is all that stays from chunk to chunk.
 	Text *Text
 
@@ -93,6 +99,7 @@ func ScanAnswer(e Endpoint, body []byte) (Answer, error) {
 		c.s.relayed(nil) // the body is a company's
 		chunks.Put(c)
 	}()
+	c.Media = e.Media()
 	if err := ScanChunk(body, c); err != nil {
 		return Answer{}, fmt.Errorf("cannot read %s answer: %w", e, err)
 	}
@@ -101,7 +108,7 @@ func ScanAnswer(e Endpoint, body []byte) (Answer, error) {
 	}
 	return Answer{
 		Usage: c.Usage, HasUsage: c.HasUsage, BadUsage: c.BadUsage, Model: c.Model, ServiceTier: c.ServiceTier,
-		Finished: c.Finished, TextBytes: c.TextBytes, AudioBytes: c.AudioBytes,
+		Finished: c.Finished, TextBytes: c.TextBytes, AudioBytes: c.AudioBytes, Images: c.Images,
 	}, nil
 }
 
@@ -120,9 +127,9 @@ func ScanChunk(data []byte, c *Chunk) error {
 	if c.s == nil {
 		c.s = new(scanner)
 	}
-	model, tier, text, s := c.Model, c.ServiceTier, c.Text, c.s
+	model, tier, text, media, s := c.Model, c.ServiceTier, c.Text, c.Media, c.s
 	*c = Chunk{} // in place; a literal with fields would be copied
-	c.Model, c.ServiceTier, c.Text, c.s = model, tier, text, s
+	c.Model, c.ServiceTier, c.Text, c.Media, c.s = model, tier, text, media, s
 	c.s.relayed(data)
 	if err := c.scan(data); err != nil {
 		return answerError(err)
@@ -184,7 +191,7 @@ func (c *Chunk) scan(data []byte) error {
 		case "x_groq":
 			err = c.s.object(c.withinField)
 		default:
-			_, err = c.s.skip()
+			err = c.otherField(name)
 		}
 		if err != nil {
 			return err

@@ -16,6 +16,11 @@ type Bound struct {
 	CacheWrite   bool // input may be written to a cache that costs extra
 	CacheWrite1h bool // and for an hour
 
+	// What is not counted in tokens.
+	Images     int64 // made
+	Seconds    int64 // of sound that is listened to
+	Characters int64 // spoken
+
 	Searches      int64 // by the vendor
 	SearchContext SearchContext
 

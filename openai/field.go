@@ -40,7 +40,7 @@ func (r *Request) wrongKind(param, want string) error {
 }
 
 func (r *Request) model() error {
-	if r.s.peek() == 'n' && r.Endpoint != Moderations {
+	if r.s.peek() == 'n' && r.Endpoint.DefaultModel() == "" {
 		return r.wrongKind("model", "a string")
 	}
 	text, at, null, err := r.text("model", MaxModelName)

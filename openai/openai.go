@@ -20,43 +20,69 @@ import "fmt"
 // Endpoint is an inference endpoint of the API. The zero value is none.
 type Endpoint uint8
 
-// The endpoints whose bodies Scan reads.
+// The endpoints whose bodies Scan reads. ScanForm reads those that take a form
+// (see Form) when they are sent one.
 const (
 	Chat Endpoint = iota + 1
 	Completions
 	Embeddings
 	Moderations
+	Images // generations
+	ImageEdits
+	ImageVariations
+	Speech
+	Transcriptions
+	Translations
 )
+
+// endpoints says what there is to know of each.
+var endpoints = [...]struct {
+	name, path string
+	model      string // where none is named; "" requires one
+	form, json bool   // the forms of body it takes
+}{
+	Chat:            {name: "chat", path: "/chat/completions", json: true},
+	Completions:     {name: "completions", path: "/completions", json: true},
+	Embeddings:      {name: "embeddings", path: "/embeddings", json: true},
+	Moderations:     {name: "moderations", path: "/moderations", model: DefaultModerationModel, json: true},
+	Images:          {name: "images", path: "/images/generations", model: "dall-e-2", json: true},
+	ImageEdits:      {name: "image_edits", path: "/images/edits", model: "gpt-image-1.5", form: true, json: true},
+	ImageVariations: {name: "image_variations", path: "/images/variations", model: "dall-e-2", form: true},
+	Speech:          {name: "speech", path: "/audio/speech", json: true},
+	Transcriptions:  {name: "transcriptions", path: "/audio/transcriptions", form: true},
+	Translations:    {name: "translations", path: "/audio/translations", form: true},
+}
 
 // Path returns the endpoint's path below /v1, or "" when e is none.
 func (e Endpoint) Path() string {
-	switch e {
-	case Chat:
-		return "/chat/completions"
-	case Completions:
-		return "/completions"
-	case Embeddings:
-		return "/embeddings"
-	case Moderations:
-		return "/moderations"
+	if int(e) < len(endpoints) {
+		return endpoints[e].path
 	}
 	return ""
 }
 
 // String returns the name used as a metric label and as the ledger's kind.
 func (e Endpoint) String() string {
-	switch e {
-	case Chat:
-		return "chat"
-	case Completions:
-		return "completions"
-	case Embeddings:
-		return "embeddings"
-	case Moderations:
-		return "moderations"
+	if e.Path() == "" {
+		return "none"
 	}
-	return "none"
+	return endpoints[e].name
 }
+
+// DefaultModel is the model of a request that names none, as OpenAI's API
+// description has it; "" where one must be named.
+func (e Endpoint) DefaultModel() string { return endpoints[e].model }
+
+// Form reports whether the endpoint takes multipart/form-data, JSON whether it
+// takes JSON. Image edits take both.
+func (e Endpoint) Form() bool { return endpoints[e].form }
+
+// JSON reports whether the endpoint takes JSON.
+func (e Endpoint) JSON() bool { return endpoints[e].json }
+
+// Media reports whether what e takes or makes is images or sound, which is
+// relayed and never looked into.
+func (e Endpoint) Media() bool { return e >= Images && e <= Translations }
 
 // Span is the half-open range [Start, End) of the bytes of a body.
 type Span struct{ Start, End int }

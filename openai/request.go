@@ -87,6 +87,12 @@ type Request struct {
 	// that may cost more than its bytes.
 	Seen []Seen
 
+	// Of images and sound.
+	PartialImages int64 // asked for on the way to the whole one
+	Characters    int64 // of the text to be spoken
+	FormatText    bool  // the answer is asked for as text that is not JSON
+	Form          *Form // of a body that is a form; see ScanForm
+
 	InputItems     int    // inputs or prompts: a string is one, a list of tokens is one
 	InputTokens    int64  // integers in inputs given as tokens
 	EncodingFormat string // "", "float" or "base64"
@@ -110,6 +116,7 @@ var readFields = []string{
 	"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of",
 	"user", "safety_identifier", "service_tier", "tools", "functions", "response_format", "prediction", "modalities", "store",
 	"prompt", "suffix", "input", "encoding_format", "dimensions",
+	"partial_images", "images", "mask", "instructions", "voice", "stream_format",
 }
 
 // Scan reads body as a request to e. The error is a *fault.Error of kind Invalid
@@ -140,7 +147,7 @@ func (r *Request) Reset() {
 	if r.s != nil {
 		r.s.strict(nil)
 	}
-	*r = Request{s: r.s, Texts: r.Texts, Seen: r.Seen}
+	*r = Request{s: r.s, Texts: r.Texts, Seen: r.Seen} // the bytes of a form stay its caller's
 	if cap(r.Texts) > maxKeptSpans {
 		r.Texts = nil // a rare body with very many parts
 	}
@@ -195,6 +202,10 @@ func (r *Request) field(name []byte) error {
 		return r.chatField(name)
 	case Completions:
 		return r.completionField(name)
+	case Images, ImageEdits:
+		return r.imageField(name)
+	case Speech:
+		return r.speechField(name)
 	}
 	return r.inputField(name)
 }
@@ -277,16 +288,17 @@ func (r *Request) inputField(name []byte) (err error) {
 // check looks at what only the whole body can tell.
 func (r *Request) check() error {
 	if r.Model == "" {
-		if r.Endpoint != Moderations {
+		if r.Model = r.Endpoint.DefaultModel(); r.Model == "" {
 			return fault.Field("model", "model is required")
 		}
-		r.Model = DefaultModerationModel
 	}
 	switch {
 	case r.Endpoint == Chat && r.MessagesSpan.Empty():
 		return fault.Field("messages", "messages is required")
 	case (r.Endpoint == Embeddings || r.Endpoint == Moderations) && r.InputItems == 0:
 		return fault.Field("input", "input is required")
+	case r.Endpoint.Media():
+		return r.checkMedia()
 	case !r.StreamOptions.Empty() && !r.Stream:
 		return fault.Field("stream_options", "stream_options is only allowed when stream is true")
 	}

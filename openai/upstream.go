@@ -34,7 +34,7 @@ type UpstreamForm struct {
 func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	var room [8]Edit
 	edits := room[:0]
-	if f.Model != "" && f.Model != r.Model {
+	if f.Model != "" && (f.Model != r.Model || r.ModelSpan.Empty() && r.Endpoint.Media()) { // vendors differ in what they take where there is none
 		edits = append(edits, r.modelEdit(f.Model))
 	}
 	if f.IncludeUsage && r.Stream {

@@ -56,6 +56,10 @@ var billables = func() []Billable {
 		both     = []openai.Endpoint{openai.Chat, openai.Completions}
 		embed    = []openai.Endpoint{openai.Embeddings}
 		input    = []openai.Endpoint{openai.Embeddings, openai.Moderations}
+		words    = []openai.Endpoint{openai.Chat, openai.Completions, openai.Embeddings, openai.Moderations}
+		images   = []openai.Endpoint{openai.Images, openai.ImageEdits, openai.ImageVariations}
+		speech   = []openai.Endpoint{openai.Speech}
+		hear     = []openai.Endpoint{openai.Transcriptions, openai.Translations}
 		list     []Billable
 	)
 	fields := func(on []openai.Endpoint, c Cost, names ...string) {
@@ -84,6 +88,17 @@ var billables = func() []Billable {
 	fields(complete, Free, "echo")
 	fields(input, Input, "input")
 	fields(embed, Free, "dimensions", "encoding_format", "output_dimension", "output_dtype")
+	fields(images, Input, "prompt")
+	fields(images, Media, "image", "images", "mask")
+	fields(images, Times, "n")
+	fields(images, Output, "size", "quality", "partial_images", "input_fidelity")
+	fields(images, Free, "stream", "response_format", "output_format", "output_compression", "moderation", "style", "background")
+	fields(speech, Input, "input", "instructions")
+	fields(speech, Output, "speed")
+	fields(speech, Free, "voice", "response_format", "stream_format")
+	fields(hear, Media, "file")
+	fields(hear, Input, "prompt", "keywords", "known_speaker_names", "known_speaker_references")
+	fields(hear, Free, "language", "languages", "response_format", "temperature", "include", "timestamp_granularities", "stream", "chunking_strategy")
 
 	return append(list,
 		Billable{Where: openai.Field, Name: "store", Cost: Free, On: chat, State: true},
@@ -95,7 +110,7 @@ var billables = func() []Billable {
 		Billable{Where: openai.Field, Name: "plugins", Cost: Unbounded, On: chat, Runs: true},           // OpenRouter
 		Billable{Where: openai.Field, Name: "previous_response_id", Cost: Unbounded, State: true},
 		Billable{Where: openai.Field, Name: "conversation", Cost: Unbounded, State: true},
-		Billable{Where: openai.Field, Name: "background", Cost: Unbounded, State: true},
+		Billable{Where: openai.Field, Name: "background", Cost: Unbounded, On: words, State: true},
 		Billable{Where: openai.Field, Name: "cached_content", Cost: Unbounded, State: true}, // Gemini
 
 		Billable{Where: openai.MessageField, Name: "reasoning_content", Cost: Input}, // DeepSeek and others
@@ -107,6 +122,7 @@ var billables = func() []Billable {
 		Billable{Where: openai.MessageField, Name: "audio", Cost: Media, State: true}, // an answer kept at the vendor
 
 		Billable{Where: openai.PartField, Name: "file_id", Cost: Media, State: true},
+		Billable{Where: openai.PartField, Name: "id", Cost: Free, State: true}, // a voice of one's own
 		Billable{Where: openai.PartField, Name: "prompt_cache_breakpoint", Cost: Cache},
 		Billable{Where: openai.PartType, Name: "video_url", Cost: Unbounded},
 		Billable{Where: openai.PartType, Name: "document_url", Cost: Unbounded}, // Mistral
@@ -207,8 +223,13 @@ func place(r *openai.Request, s *openai.Seen) string {
 	message := "messages[" + strconv.Itoa(s.Message) + "]"
 	item := "[" + strconv.Itoa(s.Item) + "]"
 	part := message + ".content" + item
-	if r.Endpoint == openai.Moderations {
+	switch r.Endpoint {
+	case openai.Moderations:
 		part = "input" + item
+	case openai.ImageEdits:
+		part = "images" + item
+	case openai.Speech:
+		part = "voice"
 	}
 	switch s.Where {
 	case openai.MessageField:

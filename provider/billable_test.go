@@ -35,6 +35,14 @@ func TestBillables(t *testing.T) {
 			temperature top_p user`,
 		openai.Embeddings:  `input model dimensions encoding_format user`,
 		openai.Moderations: `input model`,
+		openai.Images:      `prompt model n quality response_format output_format output_compression stream partial_images size moderation background style user`,
+		openai.ImageEdits: `image images prompt mask background model n size response_format output_format output_compression user input_fidelity stream
+			partial_images quality moderation`,
+		openai.ImageVariations: `image model n response_format size user`,
+		openai.Speech:          `model input instructions voice response_format speed stream_format`,
+		openai.Transcriptions: `file model language languages keywords prompt response_format temperature include timestamp_granularities stream
+			chunking_strategy known_speaker_names known_speaker_references`,
+		openai.Translations: `file model prompt response_format temperature`,
 	}
 	for e, names := range fields {
 		for _, name := range strings.Fields(names) {

@@ -59,6 +59,9 @@ const (
 // most rules.DefaultOutput, for each answer; LimitOutput makes the upstream keep
 // to it.
 func (v *Vendor) Bound(r *openai.Request, rules BoundRules) (Bound, error) {
+	if r.Endpoint.Media() {
+		return v.boundMedia(r, &rules)
+	}
 	how := v.billing()
 	b := Bound{Answers: 1, Tier: r.ServiceTier, Strict: rules.Strict}
 	b.AudioOutput = r.AudioOut || !how.audioByHand

@@ -133,6 +133,12 @@ type Call struct {
 	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed
 	Stream   bool   // the body asks for a stream
 
+	// Form, if not nil, gives the body instead, each time from its start, which is
+	// FormSize bytes of FormType.
+	Form     func() io.Reader
+	FormSize int64
+	FormType string
+
 	// Header are headers of the client's request. Only those of
 	// PassedHeaders go on, the rest is dropped.
 	Header [][2]string
@@ -300,6 +306,7 @@ func (c *Client) parse(k urlKey) (*url.URL, error) {
 // Values of headers that are the same in each request. net/http reads them only.
 var (
 	jsonType  = []string{"application/json"}
+	anyType   = []string{"*/*"}
 	identity  = []string{"identity"}
 	userAgent = []string{"bulkhead"}
 
@@ -334,11 +341,20 @@ func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, ca
 	if !v.BuiltinURL || cred.BaseURL != "" {
 		h[egress.HopsHeader] = []string{strconv.Itoa(call.Hops + 1)}
 	}
+	if call.Endpoint.Media() {
+		h["Accept"] = anyType
+	}
 	body := call.Body
 	r := blank.WithContext(ctx) // a copy
 	r.Method, r.URL, r.Host = http.MethodPost, u, u.Host
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
 	r.Header = h
+	if call.Form != nil {
+		h["Content-Type"] = []string{call.FormType}
+		r.Body, r.ContentLength = io.NopCloser(call.Form()), call.FormSize
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(call.Form()), nil }
+		return r
+	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }

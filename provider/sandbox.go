@@ -20,7 +20,8 @@ import (
 // SandboxTransport is the built-in provider "sandbox": an upstream inside the
 // process, offline and deterministic, for first steps and for tests. It answers
 // in OpenAI's form on /chat/completions, /completions, /embeddings and
-// /moderations, as JSON or SSE, and is called like a real upstream.
+// /moderations, and on /images and /audio, as JSON or SSE, and is called like a
+// real upstream.
 //
 // Models: "echo" answers with the text of the last user message (or of a tool
 // message that follows it); "slow" does the same with a pause before each word.
@@ -75,7 +76,11 @@ func (s *SandboxTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	resp, err := s.answer(r.Context(), strings.TrimPrefix(r.URL.Path, "/v1"), raw)
+	path := strings.TrimPrefix(r.URL.Path, "/v1")
+	resp, ok, err := s.media(path, r.Header.Get("Content-Type"), raw)
+	if !ok {
+		resp, err = s.answer(r.Context(), path, raw)
+	}
 	if e, ok := err.(*sandboxError); ok {
 		return e.response(r), nil
 	}
@@ -118,7 +123,11 @@ func decode(raw []byte, into any, model *string) error {
 		}
 		return badField("", "the body is not JSON")
 	}
-	switch *model {
+	return checkModel(*model)
+}
+
+func checkModel(model string) error {
+	switch model {
 	case "echo", "slow":
 		return nil
 	case "":
@@ -126,7 +135,7 @@ func decode(raw []byte, into any, model *string) error {
 	}
 	return &sandboxError{
 		status: http.StatusNotFound, param: "model", code: "model_not_found",
-		message: fmt.Sprintf("the sandbox has no model %.64q; it has echo and slow", *model),
+		message: fmt.Sprintf("the sandbox has no model %.64q; it has echo and slow", model),
 	}
 }
 

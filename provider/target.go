@@ -16,6 +16,9 @@ type Target struct {
 	Vendor   *Vendor // the row of that name
 	Model    string  // the upstream's own name of the model
 	Weight   int     // share of the route's traffic; see router
+	// OnDisconnect is what becomes of a call whose client leaves, as in
+	// tenant.RouteTarget.
+	OnDisconnect string
 }
 
 // Credential is one sealed record. Host, header and secret belong together and

@@ -81,18 +81,22 @@ func Builtin() map[string]*Vendor {
 		text  = []openai.Endpoint{openai.Chat, openai.Completions}
 		embed = []openai.Endpoint{openai.Chat, openai.Embeddings}
 		most  = []openai.Endpoint{openai.Chat, openai.Completions, openai.Embeddings}
-		all   = []openai.Endpoint{openai.Chat, openai.Completions, openai.Embeddings, openai.Moderations}
+		all   = []openai.Endpoint{openai.Chat, openai.Completions, openai.Embeddings, openai.Moderations,
+			openai.Images, openai.ImageEdits, openai.ImageVariations, openai.Speech, openai.Transcriptions, openai.Translations}
+		with = func(base []openai.Endpoint, more ...openai.Endpoint) []openai.Endpoint {
+			return append(slices.Clone(base), more...)
+		}
 	)
 	rows := []Vendor{
 		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: all},
 		// Azure's v1 API: the model is the deployment's name, no api-version.
-		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: most},
-		{Name: "groq", BaseURL: "https://api.groq.com/openai/v1", EnvKey: "GROQ_API_KEY", Catalogue: "groq", Endpoints: chat},
+		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: with(most, openai.Images, openai.ImageEdits, openai.Speech, openai.Transcriptions, openai.Translations)},
+		{Name: "groq", BaseURL: "https://api.groq.com/openai/v1", EnvKey: "GROQ_API_KEY", Catalogue: "groq", Endpoints: with(chat, openai.Speech, openai.Transcriptions, openai.Translations)},
 		// Mistral answers 422 extra_forbidden to both fields and sends usage in the last chunk.
-		{Name: "mistral", BaseURL: "https://api.mistral.ai/v1", EnvKey: "MISTRAL_API_KEY", Catalogue: "mistral", Endpoints: []openai.Endpoint{openai.Chat, openai.Embeddings, openai.Moderations}, NoStreamOptions: true, MaxTokensOnly: true},
+		{Name: "mistral", BaseURL: "https://api.mistral.ai/v1", EnvKey: "MISTRAL_API_KEY", Catalogue: "mistral", Endpoints: []openai.Endpoint{openai.Chat, openai.Embeddings, openai.Moderations, openai.Transcriptions}, NoStreamOptions: true, MaxTokensOnly: true},
 		{Name: "deepseek", BaseURL: "https://api.deepseek.com/v1", EnvKey: "DEEPSEEK_API_KEY", Catalogue: "deepseek", Endpoints: chat},
-		{Name: "xai", BaseURL: "https://api.x.ai/v1", EnvKey: "XAI_API_KEY", Catalogue: "xai", Endpoints: text},
-		{Name: "together", BaseURL: "https://api.together.xyz/v1", EnvKey: "TOGETHER_API_KEY", Catalogue: "together", Endpoints: most},
+		{Name: "xai", BaseURL: "https://api.x.ai/v1", EnvKey: "XAI_API_KEY", Catalogue: "xai", Endpoints: with(text, openai.Images)},
+		{Name: "together", BaseURL: "https://api.together.xyz/v1", EnvKey: "TOGETHER_API_KEY", Catalogue: "together", Endpoints: with(most, openai.Images, openai.Speech, openai.Transcriptions, openai.Translations)},
 		{Name: "fireworks", BaseURL: "https://api.fireworks.ai/inference/v1", EnvKey: "FIREWORKS_API_KEY", Catalogue: "fireworks", Endpoints: most},
 		{Name: "openrouter", BaseURL: "https://openrouter.ai/api/v1", EnvKey: "OPENROUTER_API_KEY", Endpoints: most},
 		// Perplexity's Sonar API has no /v1 and sends usage with every chunk.
@@ -100,10 +104,10 @@ func Builtin() map[string]*Vendor {
 		{Name: "cerebras", BaseURL: "https://api.cerebras.ai/v1", EnvKey: "CEREBRAS_API_KEY", Catalogue: "cerebras", Endpoints: text},
 		// Anthropic's and Gemini's OpenAI-form endpoints.
 		{Name: "anthropic", BaseURL: "https://api.anthropic.com/v1", EnvKey: "ANTHROPIC_API_KEY", Catalogue: "anthropic", Endpoints: chat},
-		{Name: "gemini", BaseURL: "https://generativelanguage.googleapis.com/v1beta/openai", EnvKey: "GEMINI_API_KEY", Catalogue: "gemini", Endpoints: embed},
+		{Name: "gemini", BaseURL: "https://generativelanguage.googleapis.com/v1beta/openai", EnvKey: "GEMINI_API_KEY", Catalogue: "gemini", Endpoints: with(embed, openai.Images)},
 
 		{Name: "ollama", BaseURL: "http://127.0.0.1:11434/v1", Endpoints: most, Local: true},
-		{Name: "vllm", Endpoints: most, NeedsBaseURL: true},
+		{Name: "vllm", Endpoints: with(most, openai.Transcriptions, openai.Translations), NeedsBaseURL: true},
 		{Name: "custom", Endpoints: all, NeedsBaseURL: true},
 		{Name: Sandbox, BaseURL: "http://sandbox.invalid/v1", Catalogue: Sandbox, Endpoints: all, Local: true},
 	}

@@ -17,7 +17,8 @@ type Model struct {
 }
 
 // endpoints are asked in this order for who serves a name.
-var endpoints = [...]openai.Endpoint{openai.Chat, openai.Embeddings, openai.Completions, openai.Moderations}
+var endpoints = [...]openai.Endpoint{openai.Chat, openai.Embeddings, openai.Completions, openai.Moderations,
+	openai.Images, openai.ImageEdits, openai.Speech, openai.Transcriptions}
 
 // Models returns every name that the key of s may use, sorted: the company's
 // routes, the sandbox, and the listed models of the providers it has a

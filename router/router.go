@@ -94,7 +94,7 @@ func (r *Router) resolve(s tenant.Scope, model string, dst []provider.Target) ([
 	if route := c.Routes[model]; route != nil {
 		for _, t := range route.Targets {
 			if target, ok := r.exact(s, t.Model); ok {
-				target.Weight = t.Weight
+				target.Weight, target.OnDisconnect = t.Weight, t.OnDisconnect
 				dst = append(dst, target)
 			}
 		}

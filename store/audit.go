@@ -16,10 +16,11 @@ const auditColumns = `a.id, a.created_at, a.type, a.actor, a.project_id, a.objec
 
 // A row is shown with the name of its project, and with the account of the key
 // that acted ("key:" and the id).
-const auditRows = `SELECT ` + auditColumns + `, COALESCE(p.name, ''), COALESCE(k.service_account_id, '')
+const auditRows = `SELECT ` + auditColumns + `, COALESCE(p.name, ''), COALESCE(k.service_account_id, ''), COALESCE(u.email, '')
 	FROM audit AS a
 	LEFT JOIN project AS p ON p.company_id = $1 AND p.id = a.project_id
 	LEFT JOIN api_key AS k ON k.company_id = $1 AND k.id = substr(a.actor, 5) AND substr(a.actor, 1, 4) = 'key:'
+	LEFT JOIN person AS u ON u.company_id = $1 AND u.id = substr(a.actor, 6) AND substr(a.actor, 1, 5) = 'user:'
 	WHERE a.company_id = $1`
 
 // What narrows the list: $7 and $8 are times, the others lists as among makes
@@ -98,7 +99,7 @@ func (db *DB) AuditEvents(ctx context.Context, s tenant.Scope, f audit.Filter, p
 	also := []any{from, until, among(f.Types), among(f.Projects), among(f.Objects), among(actors(f.Actors))}
 	err = db.read(ctx, s.ID(), func(t *tx) error {
 		events, more, err = readPage(t, auditList, p, func(r row) (e audit.Record, err error) {
-			err = r.Scan(append(auditDest(&e.Event), &e.ProjectName, &e.AccountID)...)
+			err = r.Scan(append(auditDest(&e.Event), &e.ProjectName, &e.AccountID, &e.UserEmail)...)
 			return e, err
 		}, nil, also)
 		return err
@@ -111,7 +112,7 @@ func (db *DB) AuditEvents(ctx context.Context, s tenant.Scope, f audit.Filter, p
 func actors(ids []string) []string {
 	all := slices.Clone(ids)
 	for _, id := range ids {
-		all = append(all, audit.ByKey+id, audit.ByOperator+id, audit.ByClaim+id)
+		all = append(all, audit.ByKey+id, audit.ByOperator+id, audit.ByClaim+id, audit.ByUser+id, audit.ByInvite+id)
 	}
 	return all
 }

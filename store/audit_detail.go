@@ -3,6 +3,7 @@ package store
 import (
 	"bulkhead/keystore"
 	"bulkhead/tenant"
+	"net/netip"
 )
 
 // maxDetail bounds what is kept of an act beside the ids, in bytes.
@@ -55,10 +56,19 @@ type keyed struct {
 	Kind      string        `json:"kind"`
 	ExpiresAt int64         `json:"expires_at,omitempty"` // Unix time
 	Limits    tenant.Limits `json:"limits"`
+
+	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+}
+
+// rotated says that a key has another value, and until when the one before is
+// taken.
+type rotated struct {
+	Rotated  bool  `json:"rotated"`
+	OldUntil int64 `json:"previous_value_expires_at"` // Unix time
 }
 
 func keyOf(k tenant.Key) keyed {
-	out := keyed{Name: k.Name, Kind: k.Kind.String(), Limits: k.Limits}
+	out := keyed{Name: k.Name, Kind: k.Kind.String(), Limits: k.Limits, AllowedIPs: k.Rules.AllowedIPs}
 	if !k.ExpiresAt.IsZero() {
 		out.ExpiresAt = k.ExpiresAt.Unix()
 	}

@@ -13,7 +13,9 @@ import (
 
 var (
 	companyLoaded = statement{"company_loaded",
-		`SELECT name, status, limits, generation, created_at FROM company WHERE company_id = $1`}
+		`SELECT name, status, limits, generation, created_at, degraded_nano, degraded_requests FROM company WHERE company_id = $1`}
+	degradedSet = statement{"degraded_set",
+		`UPDATE company SET degraded_nano = $2, degraded_requests = $3 WHERE company_id = $1`}
 	companyInserted = statement{"company_inserted",
 		`INSERT INTO company (company_id, name, status, limits, generation, created_at)
 		VALUES ($1, $2, 'active', $3, $4, $5)`}
@@ -36,7 +38,8 @@ const companyRows = `SELECT company_id, name, status, created_at FROM company WH
 // of one opens nothing.
 func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) error {
 	return db.read(ctx, id, func(t *tx) error {
-		err := t.one(companyLoaded, []any{&c.Name, &c.Status, object{&c.Limits}, &c.Generation, moment{&c.CreatedAt}})
+		err := t.one(companyLoaded, []any{&c.Name, &c.Status, object{&c.Limits}, &c.Generation, moment{&c.CreatedAt},
+			&c.Degraded.Nano, &c.Degraded.Requests})
 		if err != nil || c.Status == tenant.Erased {
 			return err
 		}
@@ -63,6 +66,9 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 			return err
 		}
 		c.HasAlerts = alerts > 0
+		if c.Prices, err = t.prices(pricesLoaded); err != nil {
+			return err
+		}
 		c.Providers = nil
 		err = t.query(credentialProviders, func(r row) error {
 			var provider string
@@ -72,6 +78,16 @@ func (db *DB) LoadCompany(ctx context.Context, id tenant.ID, c *tenant.Company) 
 		})
 		slices.Sort(c.Providers) // by bytes; a database may sort by language
 		return err
+	})
+}
+
+// SetDegraded implements web.Registry.
+func (db *DB) SetDegraded(ctx context.Context, s tenant.Scope, a tenant.Allowance) error {
+	return db.change(ctx, s, func(t *tx) error {
+		if err := must(t.exec(degradedSet, a.Nano, a.Requests)); err != nil {
+			return err
+		}
+		return t.audit(audit.DegradedUpdated, "", t.company, changed[tenant.Allowance]{a})
 	})
 }
 
@@ -98,6 +114,11 @@ func (db *DB) CreateCompany(ctx context.Context, a tenant.Act, c tenant.NewCompa
 		}
 		for _, k := range c.Keys {
 			if err := t.addKey(k); err != nil {
+				return err
+			}
+		}
+		if c.Invite != nil {
+			if err := t.addInvite(*c.Invite); err != nil {
 				return err
 			}
 		}

@@ -12,5 +12,6 @@ var globalTables = []string{
 	"migration",      // what the schema is made of
 	"operator_act",   // what operators did; a company's id at most
 	"operator_key",   // keys of the operator
+	"operator_price", // what the operator says that models cost, whoever calls them
 	"upkeep",         // which company has something to be done in the background, and when
 }

@@ -6,13 +6,14 @@ import (
 	"fmt"
 
 	"bulkhead/audit"
+	"bulkhead/fault"
 	"bulkhead/openai"
 	"bulkhead/tenant"
 )
 
 const (
 	keyColumns = `k.id, k.kind, COALESCE(k.project_id, ''), COALESCE(k.service_account_id, ''), k.name, k.redacted,
-	k.hash, k.created_at, k.expires_at, k.limits`
+	k.hash, k.created_at, k.expires_at, k.limits, k.rules, k.old_hash, k.old_until, k.last_used_at, k.user_id`
 	ownedKeyRows = `SELECT ` + keyColumns + `, a.id, a.project_id, a.name, a.role, a.created_at
 	FROM api_key AS k JOIN service_account AS a ON a.company_id = $1 AND a.id = k.service_account_id
 	WHERE k.company_id = $1 AND k.revoked_at = 0`
@@ -47,11 +48,18 @@ var (
 	adminKeyOne = statement{"admin_key_one", adminKeyRows + ` AND k.id = $2`}
 	keyInserted = statement{"key_inserted",
 		`INSERT INTO api_key (company_id, id, kind, project_id, service_account_id, name, redacted, hash,
-			created_at, expires_at, limits)
-		VALUES ($1, $2, $3, NULLIF($4, ''), NULLIF($5, ''), $6, $7, $8, $9, $10, $11)`}
+			created_at, expires_at, limits, rules, user_id)
+		VALUES ($1, $2, $3, NULLIF($4, ''), NULLIF($5, ''), $6, $7, $8, $9, $10, $11, $12, $13)`}
 	keyUpdated = statement{"key_updated",
-		`UPDATE api_key SET name = $4, limits = $5, expires_at = $6
+		`UPDATE api_key SET name = $4, limits = $5, expires_at = $6, rules = $7
 		WHERE company_id = $1 AND project_id = $2 AND id = $3 AND revoked_at = 0`}
+	// Who rotates a key that somebody else has just rotated is told so: the value
+	// before must be the one that was read.
+	keyRotated = statement{"key_rotated",
+		`UPDATE api_key SET hash = $4, redacted = $5, old_hash = $6, old_until = $7
+		WHERE company_id = $1 AND COALESCE(project_id, '') = $2 AND id = $3 AND hash = $6 AND revoked_at = 0`}
+	keyUsed = statement{"key_used",
+		`UPDATE api_key SET last_used_at = $3 WHERE company_id = $1 AND id = $2 AND last_used_at < $3`}
 	keyRevoked = statement{"key_revoked",
 		`UPDATE api_key SET revoked_at = $4
 		WHERE company_id = $1 AND project_id = $2 AND id = $3 AND revoked_at = 0`}
@@ -75,6 +83,17 @@ func (h hashOf) Scan(v any) error {
 	return nil
 }
 
+// oldHashOf scans a hash that need not be there.
+type oldHashOf struct{ to *[sha256.Size]byte }
+
+func (h oldHashOf) Scan(v any) error {
+	if v == nil {
+		*h.to = [sha256.Size]byte{}
+		return nil
+	}
+	return hashOf{h.to}.Scan(v)
+}
+
 // kindOf scans a key's kind.
 type kindOf struct{ to *tenant.KeyKind }
 
@@ -90,7 +109,8 @@ func (k kindOf) Scan(v any) error {
 
 func keyDest(k *tenant.Key) []any {
 	return []any{&k.ID, kindOf{&k.Kind}, &k.ProjectID, &k.ServiceAccountID, &k.Name, &k.Redacted,
-		hashOf{&k.Hash}, moment{&k.CreatedAt}, moment{&k.ExpiresAt}, object{&k.Limits}}
+		hashOf{&k.Hash}, moment{&k.CreatedAt}, moment{&k.ExpiresAt}, object{&k.Limits},
+		object{&k.Rules}, oldHashOf{&k.OldHash}, moment{&k.OldUntil}, moment{&k.LastUsedAt}, &k.UserID}
 }
 
 func ownedKeyDest(k *tenant.KeyWithOwner) []any {
@@ -130,7 +150,7 @@ func (t *tx) addKey(k tenant.Key) error {
 		panic("BUG: a company has no key of kind " + k.Kind.String())
 	}
 	_, err := t.exec(keyInserted, k.ID, k.Kind.String(), k.ProjectID, k.ServiceAccountID, k.Name, k.Redacted,
-		k.Hash[:], micros(k.CreatedAt), micros(k.ExpiresAt), asJSON(k.Limits))
+		k.Hash[:], micros(k.CreatedAt), micros(k.ExpiresAt), asJSON(k.Limits), asJSON(k.Rules), k.UserID)
 	if err != nil {
 		return conflict(err)
 	}
@@ -200,7 +220,7 @@ func (db *DB) UpdateKey(ctx context.Context, s tenant.Scope, k tenant.Key) (owne
 		if err := t.openProject(k.ProjectID); err != nil {
 			return err
 		}
-		if err := must(t.exec(keyUpdated, k.ProjectID, k.ID, k.Name, asJSON(k.Limits), micros(k.ExpiresAt))); err != nil {
+		if err := must(t.exec(keyUpdated, k.ProjectID, k.ID, k.Name, asJSON(k.Limits), micros(k.ExpiresAt), asJSON(k.Rules))); err != nil {
 			return err
 		}
 		if owned, err = t.ownedKey(k.ProjectID, k.ID); err != nil {
@@ -216,6 +236,9 @@ func (db *DB) RevokeKey(ctx context.Context, s tenant.Scope, project, id string)
 	return db.change(ctx, s, func(t *tx) error {
 		var err error
 		if project == "" {
+			if err := t.mayRevoke(s, id); err != nil {
+				return err
+			}
 			err = must(t.exec(adminKeyRevoked, id, micros(t.now)))
 		} else {
 			err = must(t.exec(keyRevoked, project, id, micros(t.now)))
@@ -225,4 +248,64 @@ func (db *DB) RevokeKey(ctx context.Context, s tenant.Scope, project, id string)
 		}
 		return t.audit(audit.APIKeyDeleted, project, id)
 	})
+}
+
+// RotateKey implements web.Registry.
+func (db *DB) RotateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error {
+	return db.change(ctx, s, func(t *tx) error {
+		if k.ProjectID != "" {
+			if err := t.openProject(k.ProjectID); err != nil {
+				return err
+			}
+		}
+		if k.ProjectID == "" { // who gets the value gets what the key may do
+			if err := t.mayRevoke(s, k.ID); err != nil {
+				return err
+			}
+		}
+		n, err := t.exec(keyRotated, k.ProjectID, k.ID, k.Hash[:], k.Redacted, k.OldHash[:], micros(k.OldUntil))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.New(fault.Conflict, "Somebody else changed this key at the same time. Look at it again.")
+		}
+		return t.audit(audit.APIKeyUpdated, k.ProjectID, k.ID, rotated{Rotated: true, OldUntil: k.OldUntil.Unix()})
+	})
+}
+
+// KeysUsed stores when keys of one company were used.
+func (db *DB) KeysUsed(ctx context.Context, s tenant.Scope, used []tenant.KeyUse) error {
+	return db.add(ctx, s, func(t *tx) error {
+		for _, u := range used {
+			if u.Scope.ID() != s.ID() {
+				panic("BUG: a key of another company")
+			}
+			if err := t.send(keyUsed, u.Scope.KeyID(), micros(u.At)); err != nil {
+				return err
+			}
+		}
+		return t.flush()
+	})
+}
+
+// mayRevoke sees that s holds what an admin key may do: who has less must not end
+// the keys of those with more.
+func (t *tx) mayRevoke(s tenant.Scope, id string) error {
+	var k tenant.Key
+	if err := t.one(adminKeyOne, keyDest(&k), id); err != nil {
+		return err
+	}
+	holds := tenant.Grants{Company: tenant.AllPermissions}
+	if k.UserID != "" {
+		u, err := t.person(k.UserID)
+		if err != nil {
+			return err
+		}
+		holds = u.Grants
+	}
+	if !holds.Within(s.Grants()) {
+		return errAbove
+	}
+	return nil
 }

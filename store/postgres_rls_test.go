@@ -28,6 +28,16 @@ var rowsOf = []string{
 	`INSERT INTO credential_name (company_id, provider, id, version, redacted, base_url, created_at, updated_at)
 		VALUES ($1, 'v', 'c', 1, 'r', '', 1, 1)`,
 	`INSERT INTO budget (company_id, id, kind, owner, unit, period, amount, soft, created_at) VALUES ($1, 'b', 'company', '', 'usd', 'day', 1, false, 1)`,
+	`INSERT INTO person (company_id, id, email, name, password, created_at) VALUES ($1, 'u', 'e', 'n', '', 1)`,
+	`INSERT INTO invite (company_id, id, email, role, projects, hash, created_at, expires_at)
+		VALUES ($1, 'i', 'e', 'member', '[]', decode(repeat('00', 32), 'hex'), 1, 2)`,
+	`INSERT INTO person_group (company_id, id, name, created_at) VALUES ($1, 'g', 'n', 1)`,
+	`INSERT INTO group_member (company_id, group_id, user_id, created_at) VALUES ($1, 'g', 'u', 1)`,
+	`INSERT INTO custom_role (company_id, id, project_id, name, description, permissions, created_at, updated_at, created_by)
+		VALUES ($1, 'r', '', 'n', '', '[]', 1, 1, 'a')`,
+	`INSERT INTO role_grant (company_id, project_id, principal, role_id, created_at) VALUES ($1, '', 'u', 'r', 1)`,
+	`INSERT INTO session (company_id, id, user_id, hash, agent, created_at, seen_at, expires_at)
+		VALUES ($1, 's', 'u', decode(repeat('00', 32), 'hex'), '', 1, 1, 2)`,
 	`INSERT INTO data_key (company_id, wrapped, created_at) VALUES ($1, 'w', 1)`,
 	`INSERT INTO entry SELECT $1, 'e', '', '', '', '', '', '', '', '', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, true, 0, 1, 1`,
 	`INSERT INTO rollup SELECT $1, 1, '', '', '', '', '', '', '', '', 0, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0`,
@@ -37,6 +47,8 @@ var rowsOf = []string{
 		VALUES ($1, 'e', 'a', 1, 1, 1, 1, 0, 1, 0, 0)`,
 	`INSERT INTO audit (company_id, id, created_at, type, actor, project_id, object) VALUES ($1, 'x', 1, 't', 'a', '', '')`,
 	`INSERT INTO audit_link (company_id, seq, id, hash) VALUES ($1, 1, 'x', decode(repeat('00', 32), 'hex'))`,
+	`INSERT INTO idempotency (company_id, claim, project_id, size, until, request, owner, state) VALUES ($1, 'claim', 'p', 0, 1, 'r', 'o', 'begun')`,
+	`INSERT INTO price (company_id, provider, model, spec, updated_at) VALUES ($1, 'p', 'm', '{}', 1)`,
 	`INSERT INTO audit_head (company_id, count, hash, seal) VALUES ($1, 1, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'))`,
 }
 

@@ -67,11 +67,14 @@ func companyStatements() []statement {
 		companyBumped, companyInserted, companyLoaded, companyStatusSet, companyTombstoned,
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
+		degradedSet,
 		dataKeyInserted, dataKeyOne,
 		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
-		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
+		keptBegun, keptEnded, keptFreed, keptNext, keptOne, keptOver, keptSwept, keptUse,
+		keyInserted, keyLoaded, keyOne, keyRevoked, keyRotated, keyUpdated, keyUsed, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,
+		priceDeleted, priceInserted, priceUpdated, pricesLoaded,
 		rolledAgent, rolledCompany, rolledKey, rolledLent, rolledProject, rolledUntil, rolledUntilSet, rolledUser,
 		rollupAdded, rollupDayBuilt, rollupDayClosed, rollupDayLastClosed, rollupDayLate, rollupDayRolled, rollupDayTaken,
 		rollupDays, rollupDaysDue, rollupDaysFound, rollupDaysOld, rollupDaysStale, rollupEmptied, rollupNext,
@@ -80,8 +83,14 @@ func companyStatements() []statement {
 		usageOfEntries, usageOfRollups,
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,
+		grantGone, grantPut, grantsEverywhere, grantsInProject, grantsOfAllGone, grantsOfPrincipal, grantsOfRoleGone, grantsOfUser,
+		groupDeleted, groupInserted, groupRenamed, groupsAll, inviteAccepted, inviteDeleted, inviteInserted, inviteOne, invitesReplaced,
+		keysOfUserRevoked, memberGone, memberOfAllGone, memberPut, membersOfOneGone, ownersCounted,
+		personByEmail, personDeleted, personInserted, personOne, personPasswordSet, personsOfGroup,
+		roleDeleted, roleInserted, roleOne, roleUpdated, rolesAll,
+		sessionEnded, sessionInserted, sessionOne, sessionSeen, sessionsEnded, sessionsOfUser, sessionsOver,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, keyList, projectList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, alertList, auditList, entryList, inviteList, keyList, personList, projectList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {
@@ -96,6 +105,7 @@ func globalStatements() []globalStatement {
 		installationInserted, installationOne,
 		changeCounted, changePut, changesSince,
 		migrationRecorded, migrationTable, migrationsApplied,
+		operatorPriceDeleted, operatorPricePut, operatorPricesAll,
 		operatorKeyInserted, operatorKeyOne, operatorKeysCounted,
 		policiesAsked, serverAsked, strongRoles, tablesAsked,
 		upkeepDone, upkeepDue, upkeepGone, upkeepMoved, upkeepPut, upkeepTaken,

@@ -6,6 +6,7 @@ type Claim struct {
 	Company   ID
 	KeyID     string
 	ProjectID string // of a proved key; "" for others and for admin keys
+	UserID    string // of a user whose password was not the one given; "" for keys
 	Proved    bool   // it is that key, refused for something else: its kind, its end, its company
 }
 
@@ -15,7 +16,7 @@ type Claim struct {
 // a company that is known here.
 func (d *Directory) Claim(key []byte) (c Claim, ok bool) {
 	p, ok := parseKey(key)
-	if !ok || p.kind == KeyOperator {
+	if !ok || p.kind > KeyAdmin {
 		return Claim{}, false
 	}
 	kn, _, _ := d.shard(p.locator).find(p.locator)

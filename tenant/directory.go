@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -26,6 +27,8 @@ type Source interface {
 	LoadKey(ctx context.Context, id ID, keyID string) (*Key, error)
 	// LoadOperatorKey returns the operator's key with that id, or ErrNotFound.
 	LoadOperatorKey(ctx context.Context, keyID string) (*Key, error)
+
+	People
 }
 
 // Directory knows the companies and is the only maker of Scopes. What it has
@@ -40,6 +43,11 @@ type Directory struct {
 	loading  chan struct{} // bounds the look-ups under way
 	loads    atomic.Int64
 	watching watching
+	hasher   *hasher
+	throttle *throttle
+
+	usedMu sync.Mutex
+	used   []Scope
 }
 
 // Options bound a Directory. Zero values take the defaults.
@@ -100,7 +108,7 @@ func NewDirectory(source Source, rec Recorder, minter *Minter, o Options) *Direc
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d := &Directory{source: source, rec: rec, minter: minter, o: o, now: o.Now, loading: make(chan struct{}, o.Lookups)}
+	d := &Directory{source: source, rec: rec, minter: minter, o: o, now: o.Now, loading: make(chan struct{}, o.Lookups), hasher: newHasher(), throttle: newThrottle()}
 	for i := range d.shards {
 		d.shards[i].companies, d.shards[i].unknown = map[string]*known{}, map[string]time.Time{}
 	}
@@ -125,9 +133,17 @@ func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error)
 	if !ok {
 		return Scope{}, errTypo
 	}
-	if p.kind == KeyOperator {
+	switch p.kind {
+	case KeyOperator:
 		return Scope{}, errWrongPlace
+	case KeySession, KeyInvite:
+		return Scope{}, errNoKeyHere
 	}
+	return d.authenticate(ctx, key, p)
+}
+
+// authenticate is what Authenticate and AuthenticateSession have in common.
+func (d *Directory) authenticate(ctx context.Context, key []byte, p parsedKey) (Scope, error) {
 	if d.tooStale() {
 		return Scope{}, errStale
 	}
@@ -138,11 +154,11 @@ func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error)
 	if kn == nil {
 		return Scope{}, errBadKey
 	}
-	a, err := d.access(ctx, kn, p.id)
+	a, err := d.access(ctx, kn, p)
 	if err != nil {
 		return Scope{}, err
 	}
-	if a == nil || a.key.Kind != p.kind || !d.minter.proves(key, &a.key.Hash) {
+	if a == nil || a.key.Kind != p.kind || !d.proved(key, a.key) {
 		return Scope{}, errBadKey
 	}
 	// The key is proved. Only now may the answer depend on the company.
@@ -152,10 +168,19 @@ func (d *Directory) Authenticate(ctx context.Context, key []byte) (Scope, error)
 	if d.expired(a.key) {
 		return Scope{}, errExpired
 	}
-	if a.key.Kind != KeyAdmin && (a.project == nil || !a.project.ArchivedAt.IsZero()) {
+	switch {
+	case a.session != nil:
+		if idle, err := d.idle(ctx, a); err != nil || idle {
+			return Scope{}, cmp.Or(err, error(errExpired))
+		}
+	case a.key.Kind != KeyAdmin && (a.project == nil || !a.project.ArchivedAt.IsZero()):
 		return Scope{}, errArchived
 	}
-	return Scope{a}, nil
+	s := Scope{a}
+	if a.session == nil { // a session keeps its own time
+		d.use(s, d.now())
+	}
+	return s, nil
 }
 
 // UpToDate reports whether s is of the policy that the Directory holds now of its
@@ -321,9 +346,14 @@ func (kn *known) find(keyID []byte) (a *access, refused time.Time) {
 	return a, refused
 }
 
-// access returns what the key with that id reaches, nil if there is no such key.
-func (d *Directory) access(ctx context.Context, kn *known, keyID []byte) (*access, error) {
-	a, refused := kn.find(keyID)
+// access returns what the key reaches, nil if there is no such key.
+func (d *Directory) access(ctx context.Context, kn *known, p parsedKey) (*access, error) {
+	var room [keyIDLen + 1]byte
+	name := p.id // what a session is remembered by is no key's
+	if p.kind == KeySession {
+		name = append(append(room[:0], '+'), p.id...)
+	}
+	a, refused := kn.find(name)
 	if a != nil || d.now().Before(refused) {
 		return a, nil
 	}
@@ -333,29 +363,54 @@ func (d *Directory) access(ctx context.Context, kn *known, keyID []byte) (*acces
 		return nil, err
 	}
 	defer release()
-	if a, refused = kn.find(keyID); a != nil || d.now().Before(refused) {
+	if a, refused = kn.find(name); a != nil || d.now().Before(refused) {
 		return a, nil
 	}
 	d.loads.Add(1)
-	k, err := d.source.LoadKey(ctx, kn.company.id, keyName(string(keyID)))
+	a, err = d.load(ctx, kn.company, p)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, unavailable(err)
 	}
 	// Changed replaces kn as a whole, so what is added to an old one is not seen again.
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
-	if k == nil {
+	if err != nil {
 		if kn.refused == nil {
 			kn.refused = map[string]time.Time{}
 		}
 		dropOne(kn.refused, d.o.KeysPerCompany)
-		kn.refused[string(keyID)] = d.now().Add(d.o.UnknownFor)
+		kn.refused[string(name)] = d.now().Add(d.o.UnknownFor)
 		return nil, nil
 	}
-	project := kn.company.Projects[k.ProjectID]
-	a = &access{company: kn.company, project: project, key: k, limits: d.limits(kn.company, project, k), budgets: kn.company.budgetsOf(project, k), minter: d.minter}
 	dropOne(kn.keys, d.o.KeysPerCompany)
-	kn.keys[string(keyID)] = a
+	kn.keys[string(name)] = a
+	return a, nil
+}
+
+// load asks the source for a key or session, and for the user it is of.
+func (d *Directory) load(ctx context.Context, c *Company, p parsedKey) (a *access, err error) {
+	a = &access{company: c, minter: d.minter}
+	id := p.kind.name(string(p.id))
+	if p.kind == KeySession {
+		there, err := d.source.LoadSession(ctx, c.id, id)
+		if err != nil {
+			return nil, err
+		}
+		a.key, a.session = &there.Key, &session{}
+		a.key.UserID = there.UserID
+		a.session.seen.Store(there.SeenAt.UnixMicro())
+	} else if a.key, err = d.source.LoadKey(ctx, c.id, id); err != nil {
+		return nil, err
+	}
+	a.grants = keyGrants(a.key)
+	if a.key.UserID != "" {
+		if a.user, err = d.source.LoadUser(ctx, c.id, a.key.UserID); err != nil {
+			return nil, err
+		}
+		a.grants = a.user.Grants
+	}
+	a.project = c.Projects[a.key.ProjectID]
+	a.limits, a.budgets = d.limits(c, a.project, a.key), c.budgetsOf(a.project, a.key)
 	return a, nil
 }
 

@@ -22,9 +22,11 @@ const (
 	KeyTest                        // a project's, reaches the sandbox only
 	KeyAdmin                       // a company's, for management
 	KeyOperator                    // the operator's
+	KeySession                     // the secret in a person's cookie; taken nowhere else
+	KeyInvite                      // the token of an invite; likewise
 )
 
-var kindNames = [...]string{KeyLive: "live", KeyTest: "test", KeyAdmin: "admin", KeyOperator: "op"}
+var kindNames = [...]string{KeyLive: "live", KeyTest: "test", KeyAdmin: "admin", KeyOperator: "op", KeySession: "session", KeyInvite: "invite"}
 
 func (k KeyKind) String() string {
 	if int(k) < len(kindNames) && k > 0 {
@@ -33,7 +35,7 @@ func (k KeyKind) String() string {
 	return "unknown"
 }
 
-// ParseKeyKind returns the kind with the given name.
+// ParseKeyKind returns the kind of key with the given name.
 func ParseKeyKind(name string) (KeyKind, bool) {
 	for k := KeyLive; k <= KeyOperator; k++ {
 		if kindNames[k] == name {
@@ -49,12 +51,20 @@ type Key struct {
 	Kind             KeyKind
 	ProjectID        string // "" for a company's admin key
 	ServiceAccountID string // the owner; "" for a company's admin key
+	UserID           string // whose an admin key is, and with whom it ends; "" for the company's own
 	Name             string
 	Redacted         string // what may be shown: the beginning and the last four characters
 	Hash             [sha256.Size]byte
 	CreatedAt        time.Time
 	ExpiresAt        time.Time // zero: never
 	Limits           Limits
+	Rules            KeyRules
+
+	// OldHash is of the value before the last rotation, which is taken until
+	// OldUntil.
+	OldHash    [sha256.Size]byte
+	OldUntil   time.Time
+	LastUsedAt time.Time // to the minute, zero: never, or not known yet
 }
 
 // OperatorLocator stands in an operator's key where a company's locator
@@ -68,7 +78,7 @@ const (
 	keyIDLen   = 12 // 60 bits of lower-case base 32
 	secretLen  = 43 // 256 bits of base 62, rounded up
 	crcLen     = 6  // CRC-32 (IEEE) of all before it, base 62
-	maxKeyLen  = len(keyPrefix) + len("admin-") + locatorLen + 1 + keyIDLen + 1 + secretLen + crcLen
+	maxKeyLen  = len(keyPrefix) + len("session-") + locatorLen + 1 + keyIDLen + 1 + secretLen + crcLen
 )
 
 const (
@@ -132,6 +142,10 @@ func kindOf(b []byte) (KeyKind, bool) {
 		return KeyAdmin, true
 	case "op":
 		return KeyOperator, true
+	case "session":
+		return KeySession, true
+	case "invite":
+		return KeyInvite, true
 	}
 	return 0, false
 }
@@ -223,10 +237,13 @@ func (m *Minter) proves(key []byte, want *[sha256.Size]byte) bool {
 
 // mint makes a key. The value is shown once, by whoever called.
 func (m *Minter) mint(kind KeyKind, locator string) (value string, k Key) {
-	id := digits(keyIDLen, base32Digits)
+	return m.mintAs(kind, locator, digits(keyIDLen, base32Digits))
+}
+
+func (m *Minter) mintAs(kind KeyKind, locator, id string) (value string, k Key) {
 	b := []byte(keyPrefix + kind.String() + "-" + locator + "-" + id + "-" + digits(secretLen, base62Digits))
 	b = appendCRC(b, b)
-	k = Key{ID: keyName(id), Kind: kind, Hash: m.sum(b)}
+	k = Key{ID: kind.name(id), Kind: kind, Hash: m.sum(b)}
 	k.Redacted = keyPrefix + kind.String() + "-..." + string(b[len(b)-4:])
 	return string(b), k
 }
@@ -243,7 +260,20 @@ func (m *Minter) Mint(s Scope, kind KeyKind) (value string, k Key) {
 // MintOperator makes a key of the operator, for the first start.
 func (m *Minter) MintOperator() (value string, k Key) { return m.mint(KeyOperator, OperatorLocator) }
 
-func keyName(id string) string { return "key_" + id }
+func keyName(id string) string     { return "key_" + id }
+func sessionName(id string) string { return "session_" + id }
+func inviteName(id string) string  { return "invite-" + id }
+
+// name makes the id of what has this key id and kind.
+func (k KeyKind) name(id string) string {
+	switch k {
+	case KeySession:
+		return sessionName(id)
+	case KeyInvite:
+		return inviteName(id)
+	}
+	return keyName(id)
+}
 
 var (
 	errNoKey      = fault.New(fault.Unauthenticated, "You did not provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.")
@@ -252,5 +282,6 @@ var (
 	errExpired    = fault.New(fault.Unauthenticated, "This API key has expired.").WithCode("expired_api_key")
 	errSuspended  = fault.New(fault.Forbidden, "This company is suspended. Ask the operator of the gateway.").WithCode("company_suspended")
 	errArchived   = fault.New(fault.Forbidden, "The project of this API key is archived.").WithCode("project_archived")
+	errNoKeyHere  = fault.New(fault.Unauthenticated, "This is not an API key: a session is sent as a cookie, and an invite to the address that accepts it.").WithCode("invalid_api_key")
 	errWrongPlace = fault.New(fault.Forbidden, "An operator key is for the operator's address, not for this one.").WithCode("operator_key_not_allowed")
 )

@@ -101,7 +101,10 @@ func TestKeyKind(t *testing.T) {
 }
 
 // oneKey is a Source with one company and one key, whatever is asked for.
-type oneKey struct{ k tenant.Key }
+type oneKey struct {
+	tenant.People
+	k tenant.Key
+}
 
 func (o oneKey) LoadCompany(_ context.Context, _ tenant.ID, c *tenant.Company) error {
 	c.Status, c.Projects = tenant.Active, map[string]*tenant.Project{"p": {ID: "p"}}
@@ -121,7 +124,7 @@ func TestKeyGolden(t *testing.T) {
 		if _, err := hex.Decode(k.Hash[:], []byte(hash)); err != nil {
 			t.Fatal(err)
 		}
-		d := tenant.NewDirectory(oneKey{k}, nil, tenant.NewMinter(tenanttest.Pepper), tenant.Options{})
+		d := tenant.NewDirectory(oneKey{k: k}, nil, tenant.NewMinter(tenanttest.Pepper), tenant.Options{})
 		if kind == tenant.KeyOperator {
 			if _, err := d.AuthenticateOperator(t.Context(), []byte(key)); err != nil {
 				t.Errorf("%s: %s", kind, err)

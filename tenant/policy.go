@@ -27,6 +27,13 @@ type Limits struct {
 // Zero reports whether l limits nothing.
 func (l Limits) Zero() bool { return l == Limits{} }
 
+// Allowance is what each gateway may use for a company, of the company's own
+// credentials, in one outage of what counts limits and budgets; zero: nothing.
+type Allowance struct {
+	Nano     int64 `json:"limit_nano"` // nano-USD, each attempt at its worst case
+	Requests int64 `json:"limit_requests"`
+}
+
 // Limited is one thing that has limits: the company, a project, a model within
 // a project, a key.
 type Limited struct {
@@ -48,9 +55,13 @@ type Company struct {
 	Budgets    []*Budget // all, the operator's ceiling included; none is changed
 	Calendar   *Calendar // of the company's budgets
 	HasAlerts  bool      // there are spend alerts
+	Prices     []Price   // by provider and model
+	Degraded   Allowance // what may be used while nobody can count
 	// Providers holds the names of the providers the company has a credential
 	// for, sorted.
 	Providers []string
+
+	memo memo
 }
 
 // ID returns the company's id.
@@ -115,4 +126,13 @@ type RouteTarget struct {
 	// Weight makes the target the first choice this often, compared with the
 	// weights of the others; 0 leaves it where it stands in the order.
 	Weight int `json:"weight,omitempty"`
+	// OnDisconnect says what becomes of a call when its client leaves: Cancel or
+	// Drain; "" is what the gateway's configuration says.
+	OnDisconnect string `json:"on_disconnect,omitempty"`
 }
+
+// What becomes of a call when its client leaves.
+const (
+	Cancel = "cancel" // it is cancelled at the provider
+	Drain  = "drain"  // it is read to its end, and billed by what the provider says
+)

@@ -22,7 +22,8 @@ type NewCompany struct {
 	Scope   Scope // made by Directory.NewCompany; carries the id and the name
 	Project Project
 	Account ServiceAccount
-	Keys    []Key // admin, live, test
+	Keys    []Key   // admin, live, test
+	Invite  *Invite // of the first owner; nil for none
 }
 
 // CompanyInfo is what an operator sees of a company: no content, no policy.

@@ -6,7 +6,10 @@
 // gets only after the act was recorded.
 package tenant
 
-import "strings"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // idPrefix makes a company's id of its locator, so that the locator in a key
 // chooses whose rows may be looked at without a look-up of its own.
@@ -35,9 +38,18 @@ type access struct {
 	company *Company
 	project *Project // nil for a company's admin key and for background work
 	key     *Key     // nil for background work
+	user    *User    // nil for keys that are nobody's own
+	session *session // nil for keys
+	grants  Grants
 	limits  []Limited
 	budgets []*Budget
-	minter  *Minter // whose pepper UserID takes
+	minter  *Minter      // whose pepper UserID takes
+	used    atomic.Int64 // when its use was last noted, unix ns
+}
+
+// session is what is known of a session beside its key.
+type session struct {
+	seen atomic.Int64 // when it was last noted to be in use, in microseconds since 1970
 }
 
 func (s Scope) access() *access {
@@ -65,10 +77,11 @@ func (s Scope) ProjectID() string {
 	return ""
 }
 
-// Key returns the key that opened the scope, nil for background work.
+// Key returns the key that opened the scope, or the secret of the session; nil
+// for background work and at a login.
 func (s Scope) Key() *Key { return s.access().key }
 
-// KeyID returns the id of the key, "" for background work.
+// KeyID returns the id of the key or of the session, "" where there is none.
 func (s Scope) KeyID() string {
 	if k := s.access().key; k != nil {
 		return k.ID
@@ -82,10 +95,27 @@ func (s Scope) Test() bool {
 	return k != nil && k.Kind == KeyTest
 }
 
-// Actor names who acts, for audit: "key:<id>", or "gateway" for background work.
+// Grants returns what the caller may do. It must not be changed. Background work
+// asks nobody for leave: its scope has none.
+func (s Scope) Grants() Grants { return s.access().grants }
+
+// Allows reports whether the caller may do all of need in a project; "" is the
+// company as a whole. It says nothing about whether there is such a project.
+func (s Scope) Allows(project string, need Permissions) bool {
+	return s.access().grants.Allows(project, need)
+}
+
+// Actor names who acts, for audit: "user:<id>" in a session and at a login,
+// "key:<id>", "invite:<id>" for who accepts one, or "gateway" for background work.
 func (s Scope) Actor() string {
-	if k := s.access().key; k != nil {
-		return "key:" + k.ID
+	a := s.access()
+	switch {
+	case a.key != nil && a.key.Kind == KeyInvite:
+		return "invite:" + a.key.ID
+	case a.user != nil && (a.key == nil || a.key.Kind == KeySession):
+		return "user:" + a.user.ID
+	case a.key != nil:
+		return "key:" + a.key.ID
 	}
 	return "gateway"
 }

@@ -20,6 +20,7 @@ const (
 	RollUp      = "rollup"  // add up the ledger, and delete entries that are past their time
 	CheckAlerts = "alert"   // compare spending with the thresholds of alerts
 	Deliver     = "webhook" // send what is due to webhooks
+	SweepKept   = "kept"    // delete calls with an Idempotency-Key whose time is over
 )
 
 // Background opens the company of u for the work. Nobody is shown what comes of

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,6 +24,13 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
+	"/v1/images/generations":   func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
+	"/v1/images/edits":         func(*side) any { return formBody{"model", "shared", "prompt", "Hello", "image@", "png"} },
+	"/v1/images/variations":    func(*side) any { return formBody{"model", "shared", "image@", "png"} },
+	"/v1/audio/speech":         func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
+	"/v1/audio/transcriptions": func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/audio/translations":   func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+
 	"/v1/organization/projects":                                               named,
 	"/v1/organization/projects/{project}":                                     named,
 	"/v1/organization/projects/{project}/archive":                             empty,
@@ -36,6 +44,12 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/projects/{project}/model_permissions": func(*side) any {
 		return map[string]any{"mode": "deny_list", "model_ids": []string{"up/denied"}}
 	},
+	"/v1/organization/projects/{project}/api_keys/{key}/rotate": func(*side) any { return map[string]any{"overlap_seconds": 60} },
+	"/v1/organization/admin_api_keys/{key}/rotate":              empty,
+	// A key that never was; foreign ones are TestLeakedKey's.
+	"/v1/organization/api_keys/revoke": func(s *side) any {
+		return map[string]any{"value": resum(s.APIKey[:len(s.APIKey)-49] + strings.Repeat("0", 43))}
+	},
 	"/v1/organization/admin_api_keys": named,
 	"/v1/organization/credentials": func(s *side) any {
 		return map[string]any{"provider": "spare", "secret": s.secret}
@@ -46,6 +60,7 @@ var bodies = map[string]func(s *side) any{
 
 	"/v1/organization/budgets":                                 func(*side) any { return userBudget("somebody") },
 	"/v1/organization/budgets/{budget}":                        func(*side) any { return map[string]any{"limit_requests": 999_999} },
+	"/v1/organization/budgets/degraded":                        func(*side) any { return map[string]any{"degraded": "refuse"} },
 	"/v1/organization/budgets/calendar":                        func(*side) any { return map[string]any{"time_zone": "UTC"} },
 	"/v1/organization/spend_limit":                             spendLimit,
 	"/v1/organization/projects/{project}/spend_limit":          spendLimit,
@@ -53,6 +68,9 @@ var bodies = map[string]func(s *side) any{
 	"/v1/organization/spend_alerts/{alert}":                    spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts":         spendAlert,
 	"/v1/organization/projects/{project}/spend_alerts/{alert}": spendAlert,
+
+	"/v1/organization/prices": func(s *side) any { return priceOf("up", foreignRoute(s)) },
+	"/admin/prices":           func(s *side) any { return priceOf("up", "everybody's") },
 
 	"/admin/companies/{company}/ceiling": func(*side) any { return ceiling },
 	"/admin/companies":                   named,
@@ -73,6 +91,11 @@ func spendLimit(*side) any {
 func spendAlert(*side) any {
 	return map[string]any{"threshold_amount": 90_000_000, "currency": "USD", "interval": "month",
 		"notification_channel": map[string]any{"type": "webhook", "url": "https://hooks.example.com/spend"}}
+}
+
+// priceOf is a price of a model that nothing here calls.
+func priceOf(provider, model string) any {
+	return map[string]any{"provider": provider, "model": model, "usd_per_million_tokens": map[string]string{"input": "1.5", "output": "6"}}
 }
 
 var ceiling = map[string]any{"window": "month", "limit_usd": "900000"}
@@ -97,7 +120,7 @@ var usageSpan = fmt.Sprintf("?start_time=%d&end_time=%d", time.Now().Unix()-8640
 // absent reports whether a route shows what no company here has: a limit that is
 // set in a sweep is taken away in it.
 func absent(r web.Route) bool {
-	return r.Method == http.MethodGet && strings.HasSuffix(r.Pattern, "/spend_limit")
+	return r.Method == http.MethodGet && strings.HasSuffix(r.Pattern, "/spend_limit") || r.Pattern == "/v1/organization/api_keys/revoke"
 }
 
 func named(*side) any { return map[string]any{"name": "Same name"} }
@@ -144,11 +167,16 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		return nil, true
 	case strings.HasPrefix(p, "/admin/"):
 		return []tenant.KeyKind{tenant.KeyOperator}, true
-	case strings.HasPrefix(p, "/v1/organization/"):
-		return []tenant.KeyKind{tenant.KeyAdmin}, true
+	case p == "/v1/organization/invites/accept", r.Method == http.MethodPost && p == "/v1/sessions":
+		return nil, true
+	case p == "/v1/sessions", strings.HasPrefix(p, "/v1/sessions/"):
+		return []tenant.KeyKind{tenant.KeySession}, true
+	case strings.HasPrefix(p, "/v1/organization/"), strings.HasPrefix(p, "/v1/projects/{project}/"):
+		return []tenant.KeyKind{tenant.KeyAdmin, tenant.KeySession}, true
 	case p == "/v1/models", strings.HasPrefix(p, "/v1/models/"):
-		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin}, true
-	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p):
+		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin, tenant.KeySession}, true
+	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p),
+		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
 	}
 	return nil, false
@@ -161,11 +189,23 @@ type caller struct {
 	kind    tenant.KeyKind // 0: it has not the form of a key
 	unknown bool           // right form, but revoked, expired or forged: 401
 	blocked bool           // proved, but company or project may not be served: 403
+	person  *person        // in a session
+}
+
+// may reports whether the caller holds what the route needs, where it needs it.
+func (c caller) may(r web.Route, project string) bool {
+	switch {
+	case c.person == nil:
+		return true // keys have all that the routes they are let in to need
+	case strings.Contains(r.Pattern, "{project}"):
+		return c.person.grants.Allows(project, r.Need)
+	}
+	return c.person.grants.Allows("", r.Need)
 }
 
 // expected is the one rule: what a request is answered with, by route, listener,
-// key and whether all ids of the path are the caller's own.
-func expected(r web.Route, ops bool, c caller, own bool) int {
+// key, the project in the path and whether all ids of the path are the caller's own.
+func expected(r web.Route, ops bool, c caller, project string, own bool) int {
 	switch {
 	case r.Ops != ops:
 		return http.StatusNotFound
@@ -173,12 +213,16 @@ func expected(r web.Route, ops bool, c caller, own bool) int {
 		return http.StatusOK
 	case c.kind == 0:
 		return http.StatusUnauthorized
+	case c.kind == tenant.KeySession && ops:
+		return http.StatusUnauthorized // there are no cookies there
+	case c.kind == tenant.KeySession && slices.Contains(r.Keys, tenant.KeyLive) && !slices.Contains(r.Keys, tenant.KeySession):
+		return http.StatusUnauthorized // nor where models are called
 	case (c.kind == tenant.KeyOperator) != ops:
 		return http.StatusForbidden // before anything is looked up
 	case c.unknown:
 		return http.StatusUnauthorized
-	case c.blocked, !slices.Contains(r.Keys, c.kind):
-		return http.StatusForbidden
+	case c.blocked, !slices.Contains(r.Keys, c.kind), !c.may(r, project):
+		return http.StatusForbidden // also before: nothing is told of the ids
 	case !own, absent(r):
 		return http.StatusNotFound
 	}
@@ -209,7 +253,7 @@ func choices(kind string, own, foreign *side) []choice {
 	id := foreign.stable[kind+foreign.projects[0]]
 	list := []choice{
 		{"own", own.stable[kind+own.projects[0]], "", true},
-		{"foreign", id, "", kind == "company"}, // the operator may see every company
+		{"foreign", id, "", kind == "company" || kind == "override"}, // the operator may see every company, and has the same overrides for all
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
 	}
@@ -280,11 +324,13 @@ func (w *world) one(t *testing.T, r web.Route, ops bool, c caller, own, foreign 
 		}
 		names, values = append(names, v.kind), append(values, v.text)
 	}
-	want := expected(r, ops, c, isOwn)
+	want := expected(r, ops, c, project, isOwn)
+	w.asking = c.person
 	if want == http.StatusOK && r.Method != http.MethodGet {
 		// It will happen, so it happens to an object that nothing else needs.
 		for i, kind := range kinds {
 			if kind != "project" {
+				w.path = values[:i]
 				values[i] = objects[kind].make(t, w, own, project)
 			}
 		}
@@ -299,6 +345,12 @@ func (w *world) one(t *testing.T, r web.Route, ops bool, c caller, own, foreign 
 	}
 	what := r.Method + " " + r.Pattern + " by " + c.name + " with ids " + strings.Join(names, ", ")
 	a := ask(t, r.Method, base+fill(r.Pattern, values)+query(r), c.key, body)
+	if a.status == http.StatusOK {
+		own.unused = nil
+	}
+	if ops == r.Ops {
+		w.cells.add(r, c.name, combo, a.status)
+	}
 	if a.status != want {
 		t.Errorf("%s: status %d, want %d: %s", what, a.status, want, tail(a.body, 300))
 	}
@@ -395,7 +447,16 @@ func TestCrossCompany(t *testing.T) {
 		{name: "a suspended company's live key", key: w.suspendedLive, kind: tenant.KeyLive, blocked: true},
 		{name: "a suspended company's admin key", key: w.suspendedAdmin, kind: tenant.KeyAdmin, blocked: true},
 	}
+	people := w.peopleOf(t, a)
+	for _, name := range slices.Sorted(maps.Keys(people)) {
+		callers = append(callers, caller{name: name, key: people[name].key, kind: tenant.KeySession, person: people[name]})
+	}
 	w.sweep(t, a, b, callers)
+	var names []string
+	for _, c := range callers {
+		names = append(names, c.name)
+	}
+	w.cells.golden(t, names)
 	w.cursors(t, a, b)
 	w.unchanged(t, b, before)
 
@@ -419,9 +480,14 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		last := r.Pattern[strings.LastIndex(r.Pattern, "/")+1:]
 		kind := map[string]string{
 			"projects": "project", "service_accounts": "account", "api_keys": "key", "rate_limits": "limit",
-			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "audit_logs": "audit row",
+			"admin_api_keys": "admin key", "credentials": "credential", "routes": "route", "prices": "price", "audit_logs": "audit row",
 			"budgets": "budget", "spend_alerts": kindOfObject(r.Pattern, "alert"),
+			"users": kindOfObject(r.Pattern+"/{user}", "user"), "groups": kindOfObject(r.Pattern+"/{group}", "group"),
+			"roles": kindOfObject(r.Pattern+"/{role}", "role"), "invites": "invite",
 		}[last]
+		if strings.Contains(r.Pattern, "{user}") || strings.Contains(r.Pattern, "{group}") {
+			continue // few, and read in one piece
+		}
 		if r.Ops || r.Method != http.MethodGet || kind == "" {
 			continue
 		}

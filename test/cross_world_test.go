@@ -9,10 +9,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"bulkhead/tenant"
 	"bulkhead/test/upstream"
 	"bulkhead/web"
 )
@@ -27,6 +29,9 @@ type side struct {
 	projects [2]string         // the first is the company's first
 	stable   map[string]string // objects that no test changes, by kind and project
 	ready    bool              // stable is whole
+	w        *world
+	door     string            // the address of a user for logging in
+	unused   map[string]string // see fresh
 }
 
 // world is a gateway with two companies that look alike, and every kind of key.
@@ -34,6 +39,11 @@ type world struct {
 	g    *gateway
 	up   *upstream.Server
 	a, b *side
+	t    *testing.T
+	path []string // the values of the path so far, while an object of it is made
+	// asking is the person who will ask, nil for keys.
+	asking *person
+	cells  matrix
 
 	revokedLive, revokedAdmin     string
 	expiredLive, expiredAdmin     string
@@ -54,7 +64,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	up := upstream.New(t)
 	g := startGateway(t, fmt.Sprintf(crossConfig, up.BaseURL()))
-	w := &world{g: g, up: up}
+	w := &world{g: g, up: up, t: t, cells: matrix{}}
 	w.a, w.b = w.newSide(t, "a"), w.newSide(t, "b")
 	g.setCredential(t, w.b.company, "only-b", w.b.secret)
 	w.keysOfA(t)
@@ -86,9 +96,13 @@ func (w *world) newSide(t *testing.T, letter string) *side {
 		w.g.call(t, http.MethodPost, at+"/rate_limits/"+rateLimitID("shared"), s.AdminKey, map[string]any{"max_requests_per_1_minute": 100_000}, nil)
 		w.g.call(t, http.MethodPost, at+"/model_permissions", s.AdminKey, map[string]any{"mode": "deny_list", "model_ids": []string{"up/denied"}}, nil)
 		for name, o := range objects {
+			if _, later := peopleObjects[name]; later || dependentObjects[name].make != nil {
+				continue
+			}
 			s.stable[name+project] = o.make(t, w, s, project)
 		}
 	}
+	w.stablePeople(t, s)
 	for _, project := range s.projects {
 		s.stable["audit row"+project] = w.auditRows(t, s, "")[0].ID
 	}
@@ -199,6 +213,14 @@ var objects = map[string]object{
 		w.g.setRoute(t, s.company, name, "up/ok")
 		return name
 	}},
+	"price": {false, func(t *testing.T, w *world, s *side, _ string) string {
+		return w.create(t, s, "/prices", priceOf("up", likeness("price_of_00000000")))
+	}},
+	"override": {false, func(t *testing.T, w *world, _ *side, _ string) string {
+		var o struct{ ID string }
+		w.g.call(t, http.MethodPut, w.g.OpsURL+"/admin/prices", w.g.Operator, priceOf("up", likeness("price_of_00000000")), &o)
+		return o.ID
+	}},
 	"limit": {false, func(t *testing.T, w *world, s *side, _ string) string { return rateLimitID(foreignRoute(s)) }},
 	"model": {false, func(t *testing.T, w *world, s *side, _ string) string { return foreignRoute(s) }},
 	"company": {false, func(t *testing.T, w *world, _ *side, _ string) string {
@@ -216,13 +238,20 @@ var objects = map[string]object{
 		return w.create(t, s, "/projects/"+project+"/spend_alerts", spendAlert(s))
 	}},
 	"archived project": {false, func(t *testing.T, w *world, s *side, _ string) string {
-		return w.create(t, s, "/projects", map[string]any{"name": "Default project"})
+		id := w.create(t, s, "/projects", map[string]any{"name": "Default project"})
+		if w.asking != nil { // who may archive one project must be able to do so with this one
+			w.grant(t, s, "/v1/projects/"+id+"/users", w.asking.id, tenant.RoleProjectOwner)
+		}
+		return id
 	}},
 }
 
 // kindOfObject names the entry of objects, or "project", that a parameter of a
 // pattern stands for.
 func kindOfObject(pattern, param string) string {
+	if kind := kindOfPerson(pattern, param); kind != "" {
+		return kind
+	}
 	switch {
 	case param == "key" && strings.Contains(pattern, "/admin_api_keys/"):
 		return "admin key"
@@ -285,16 +314,19 @@ func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 	w.written(t)
 	shown := map[string]string{}
 	for _, r := range web.Routes() {
-		if r.Ops || r.Method != http.MethodGet {
+		if r.Ops || r.Method != http.MethodGet || !slices.Contains(r.Keys, tenant.KeyAdmin) {
 			continue
 		}
 		for _, project := range s.projects {
 			var values []string
 			for _, param := range paramsOf(r.Pattern) {
 				kind := kindOfObject(r.Pattern, param)
-				if kind == "project" {
+				switch kind {
+				case "project":
 					values = append(values, project)
-				} else {
+				case "user", "group": // what stands behind them is theirs: see stablePeople
+					values = append(values, s.stable[kind+s.projects[0]])
+				default:
 					values = append(values, s.stable[kind+project])
 				}
 			}
@@ -313,7 +345,9 @@ func (w *world) snapshot(t *testing.T, s *side) map[string]string {
 			if absent(r) { // each such answer has an id of its own
 				a.body = nil
 			}
-			if bytes.Contains(a.body, []byte(`"has_more":true`)) {
+			// Of users and invites there are more than a page: what a sweep does is
+			// seen on the first.
+			if many := strings.HasSuffix(r.Pattern, "/organization/users") || strings.HasSuffix(r.Pattern, "/invites"); !many && bytes.Contains(a.body, []byte(`"has_more":true`)) {
 				t.Fatalf("%s has more than one page: the snapshot is not whole", path)
 			}
 			shown[path] = string(a.body)

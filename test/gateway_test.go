@@ -236,7 +236,7 @@ func fetch(ctx context.Context, method, url, key string, body []byte) (status in
 	if err != nil {
 		return 0, nil, err
 	}
-	if key != "" {
+	if !asSession(req.Header, key) && key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	if len(body) > 0 {

@@ -21,21 +21,14 @@ type unrecorded struct{}
 
 func (unrecorded) RecordAct(context.Context, string, string, string) error { return nil }
 
-// entries reads the ledger of a company from the data folder of a gateway that
-// has stopped, oldest end first.
-func (g *gateway) entries(t *testing.T, c company) []ledger.Entry {
+// inStore works in the data folder of a gateway that has stopped, for a company.
+func (g *gateway) inStore(t *testing.T, c company, do func(db *store.DB, s tenant.Scope) error) {
 	t.Helper()
-	return entriesIn(t, store.Options{Path: filepath.Join(g.Data, "bulkhead.db")}, c)
+	within(t, store.Options{Path: filepath.Join(g.Data, "bulkhead.db")}, c, do)
 }
 
-// entries reads what the database has of the ledger of a company, oldest end
-// first.
-func (f *fleet) entries(t *testing.T, c company) []ledger.Entry {
-	t.Helper()
-	return entriesIn(t, store.Options{URL: f.db.URL}, c)
-}
-
-func entriesIn(t *testing.T, at store.Options, c company) (all []ledger.Entry) {
+// within works in a database for a company.
+func within(t *testing.T, at store.Options, c company, do func(db *store.DB, s tenant.Scope) error) {
 	t.Helper()
 	ctx := t.Context()
 	db, err := store.Open(ctx, at)
@@ -49,21 +42,42 @@ func entriesIn(t *testing.T, at store.Options, c company) (all []ledger.Entry) {
 		t.Fatal(err)
 	}
 	s, err := d.Scope(ctx, act, c.ID)
+	if err == nil {
+		err = do(db, s)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := openai.Page{Limit: 100}
-	for {
-		list, more, err := db.Entries(ctx, s, page)
-		if err != nil {
-			t.Fatal(err)
+}
+
+// entries reads the ledger of a company from the data folder of a gateway that
+// has stopped, oldest end first.
+func (g *gateway) entries(t *testing.T, c company) (all []ledger.Entry) {
+	t.Helper()
+	g.inStore(t, c, readEntries(t, &all))
+	return all
+}
+
+// entries reads what the database has of the ledger of a company, oldest end
+// first.
+func (f *fleet) entries(t *testing.T, c company) (all []ledger.Entry) {
+	t.Helper()
+	within(t, store.Options{URL: f.db.URL}, c, readEntries(t, &all))
+	return all
+}
+
+func readEntries(t *testing.T, all *[]ledger.Entry) func(db *store.DB, s tenant.Scope) error {
+	return func(db *store.DB, s tenant.Scope) error {
+		page := openai.Page{Limit: 100}
+		for {
+			list, more, err := db.Entries(t.Context(), s, page)
+			*all = append(*all, list...)
+			if err != nil || !more {
+				slices.Reverse(*all)
+				return err
+			}
+			page.After = list[len(list)-1].ID
 		}
-		all = append(all, list...)
-		if !more {
-			slices.Reverse(all)
-			return all
-		}
-		page.After = list[len(list)-1].ID
 	}
 }
 
@@ -115,7 +129,7 @@ providers:
 		f("chat/completions", map[string]any{"model": "up/ok"}, 400)
 	}
 	// The sandbox is an attempt like any other, and costs as its list says.
-	ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.TestKey, chatBody("sandbox/echo", "Hi there")).want(t, "sandbox", 200)
+	ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("sandbox/echo", "Hi there")).want(t, "sandbox", 200)
 	wants = append(wants, want{"chat", "echo", ledger.Answered, 2, 2})
 	for range 2 {
 		g.chat(t, other.APIKey, "up/ok").want(t, "the other company", 200)

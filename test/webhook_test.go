@@ -99,7 +99,7 @@ func TestWebhook(t *testing.T) {
 	g.call(t, http.MethodPost, alerts, c.AdminKey, spendAlertAt(0, r.URL+"/company"), &made)
 	g.call(t, http.MethodPost, g.URL+"/v1/organization/projects/"+c.ProjectID+"/spend_alerts", c.AdminKey, spendAlertAt(0, r.URL+"/project"), &ofProject)
 	g.call(t, http.MethodPost, alerts, c.AdminKey, spendAlertAt(1_000_000, r.URL+"/never"), &never)
-	g.chat(t, c.TestKey, "sandbox/echo").want(t, "a call", http.StatusOK)
+	g.chat(t, c.APIKey, "sandbox/echo").want(t, "a call", http.StatusOK)
 	eventually(t, 30*time.Second, "both alerts are delivered", func() bool {
 		for _, path := range []string{"/spend_alerts/" + made.ID, "/projects/" + c.ProjectID + "/spend_alerts/" + ofProject.ID} {
 			var a madeAlert
@@ -168,7 +168,7 @@ func TestWebhookOfMany(t *testing.T) {
 		for _, g := range gateways {
 			for range 5 {
 				calls.Go(func() {
-					if a, err := tryAsk(t.Context(), http.MethodPost, g.URL+"/v1/chat/completions", c.TestKey, chatBody("sandbox/echo", "Hello")); err != nil || a.status != http.StatusOK {
+					if a, err := tryAsk(t.Context(), http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("sandbox/echo", "Hello")); err != nil || a.status != http.StatusOK {
 						t.Errorf("a call: %v, %d", err, a.status)
 					}
 				})

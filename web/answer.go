@@ -69,13 +69,17 @@ func (c *call) answerHeaders(rc *fasthttp.RequestCtx) {
 	h := &rc.Response.Header
 	h.Set("X-Request-Id", c.id)
 	c.limitHeaders(h)
-	a := c.last()
 	now := c.g.now()
 	c.overhead = c.sentAt.Sub(c.start)
 	setInt(h, "Openai-Processing-Ms", now.Sub(c.start).Milliseconds())
+	h.Set("X-Bulkhead-Overhead-Ms", milliseconds(c.overhead))
+	c.answeredBy(h, c.last())
+}
+
+// answeredBy says who answered.
+func (c *call) answeredBy(h *fasthttp.ResponseHeader, a *attempt) {
 	h.Set("X-Bulkhead-Provider", a.target.Provider)
 	h.Set("X-Bulkhead-Model", headerSafe(a.target.Model))
-	h.Set("X-Bulkhead-Overhead-Ms", milliseconds(c.overhead))
 	if a.entry.Marks&ledger.Clamped != 0 {
 		setInt(h, "X-Bulkhead-Max-Output-Tokens", a.bound.Output)
 	}
@@ -119,11 +123,17 @@ func (c *call) limitHeaders(h *fasthttp.ResponseHeader) {
 // budgetHeader says what is left of the budget with the least left, now that the
 // last attempt is booked: what it held and did not cost is there again.
 func (c *call) budgetHeader(h *fasthttp.ResponseHeader) {
+	if left, ok := c.budgetLeft(); ok {
+		h.Set("X-Bulkhead-Budget-Remaining-Usd", left)
+	}
+}
+
+func (c *call) budgetLeft() (usd string, ok bool) {
 	s, a := &c.limits, c.last()
 	if !s.HasBudget || a == nil {
-		return
+		return "", false
 	}
-	h.Set("X-Bulkhead-Budget-Remaining-Usd", ledger.FormatUSD(max(s.RemainingNano+a.hold.Nano()-a.entry.CostNano, 0)))
+	return ledger.FormatUSD(max(s.RemainingNano+a.hold.Nano()-a.entry.CostNano, 0)), true
 }
 
 func reset(d time.Duration) string { return max(d, 0).Round(time.Millisecond).String() }
@@ -137,13 +147,18 @@ func setInt(h *fasthttp.ResponseHeader, name string, n int64) {
 func (c *call) writeAnswer(rc *fasthttp.RequestCtx) {
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
-	h.Set("X-Bulkhead-Cost-Usd", ledger.FormatUSD(c.costNano))
+	c.costHeaders(h)
 	c.budgetHeader(h)
-	setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))
 	h.SetContentType("application/json")
 	c.setStatus(rc, fasthttp.StatusOK)
 	c.firstByte = max(c.g.now().Sub(c.start), 1)
 	rc.Response.SetBodyRaw(c.answer)
+}
+
+// costHeaders says what the call cost, and how many attempts it took.
+func (c *call) costHeaders(h *fasthttp.ResponseHeader) {
+	h.Set("X-Bulkhead-Cost-Usd", ledger.FormatUSD(c.costNano))
+	setInt(h, "X-Bulkhead-Attempts", int64(len(c.attempts)))
 }
 
 // writeError writes an error that came before the first byte of an answer.

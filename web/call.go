@@ -38,8 +38,11 @@ type call struct {
 	opened     bool
 	refused    *audit.Caller   // whose key it is, if it was refused before that
 	request    *openai.Request // from requests, until the end
+	form       *spool          // the body, where it is a form
+	relays     bool            // the answer is written as it comes: see asIs
 	model      string          // the name the client asked for
 	user       string          // the end user's id; "" for none
+	kept       *keeping        // of a call with an Idempotency-Key
 	modelLimit tenant.Limited
 	targets    []provider.Target
 	targetRoom [2]provider.Target
@@ -47,6 +50,7 @@ type call struct {
 	budgetRoom [4]*tenant.Budget
 	bodyBytes  int64
 	client     clientWatch
+	leaving    leaving
 
 	attempts []*attempt
 	room     [1]attempt
@@ -117,9 +121,9 @@ func (c *call) open(key []byte) error {
 
 func (c *call) company() string { return c.scope.ID().String() }
 
-// watchClient cancels the call when the client leaves.
+// watchClient notices when the client leaves.
 func (c *call) watchClient(rc *fasthttp.RequestCtx) {
-	c.client.start(rc.Conn(), c.cancel)
+	c.client.start(rc.Conn(), c)
 }
 
 // errClientLeft is told to nobody: it is for the log and the count.
@@ -156,6 +160,7 @@ func (c *call) endAttempt(a *attempt, err error) {
 	a.closed = true
 	var used limiter.Used
 	defer func() { a.hold.End(used) }() // after its entry: see limiter.Ender
+	defer c.endKept(a)
 	if !a.sent {
 		a.slot.Cancel()
 		return
@@ -201,6 +206,7 @@ func (c *call) end(err error) {
 // close takes the call off the list of those under way, last of all: who waits
 // for it to end may end the process then.
 func (c *call) close() {
+	c.endDrain()
 	if !c.lingers {
 		c.cancel(nil)
 	}
@@ -219,6 +225,7 @@ func (c *call) writeDown(err error) {
 	c.denied(err)
 	c.g.metrics.count(c, err)
 	c.trace.end(c, err)
+	c.form.close()
 	c.request.Reset()
 	requests.Put(c.request)
 	c.request = nil
@@ -268,6 +275,15 @@ func (c *call) log(err error) {
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", loggable(err)))
+	}
+	if c.drained() {
+		attrs = append(attrs, slog.Bool("drained", true))
+	}
+	if c.kept != nil {
+		attrs = append(attrs, slog.Bool("replay", c.kept.replay != nil))
+		if c.kept.err != nil {
+			attrs = append(attrs, slog.String("not_kept", loggable(c.kept.err)))
+		}
 	}
 	if h, ok := c.g.Log.Handler().(LineHandler); ok {
 		h.HandleLine(c.g.now(), level, "call", attrs)

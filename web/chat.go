@@ -14,7 +14,7 @@ import (
 )
 
 // serveInference answers a call to a model: chat, completions, embeddings,
-// moderations.
+// moderations, images, sound.
 //
 // A stream is written after this function returned, so the end of a call is one
 // method, call.end, run by whoever writes the last byte: here, or the stream.
@@ -22,14 +22,20 @@ func (g *Gateway) serveInference(rc *fasthttp.RequestCtx, e openai.Endpoint) {
 	c := g.begin(rc, e)
 	defer c.recover(rc)
 	err := c.run(rc)
-	if err == nil && c.reply.Stream {
+	switch {
+	case err == errReplay:
+		c.writeReplay(rc)
+		err = nil
+	case err != nil:
+		c.writeError(rc, err)
+	case c.reply.Stream:
 		c.writeStream(rc) // the stream ends the call
 		return
-	}
-	if err == nil {
+	case c.asIs():
+		c.writeAsIs(rc) // likewise
+		return
+	default:
 		c.writeAnswer(rc)
-	} else {
-		c.writeError(rc, err)
 	}
 	c.end(err)
 }
@@ -45,25 +51,30 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		c.refused = g.claimed(rc)
 		return err
 	}
+	if err = g.checkAddress(rc, c.scope); err != nil {
+		c.refused = proved(c.scope)
+		return err
+	}
 	if c.scope.Project() == nil {
 		c.refused = proved(c.scope)
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
+	}
+	if !c.scope.Allows(c.scope.ProjectID(), tenant.ModelRequest) {
+		c.refused = proved(c.scope)
+		return fault.New(fault.Forbidden, "This key may not call models.").WithCode("permission_required")
 	}
 	if err = c.open(apiKey(rc)); err != nil {
 		return err
 	}
 
 	// What for. One strict pass; the body itself is not changed.
-	body, err := c.readBody(rc)
-	if err != nil {
-		return err
-	}
-	if err = c.request.Scan(c.endpoint, body); err != nil {
+	if err = c.readRequest(rc); err != nil {
 		return err
 	}
 	c.model, c.user = c.request.Model, tenant.UserID(c.scope, c.request.User)
-	if c.model == "" {
-		c.model = openai.DefaultModerationModel
+
+	if err = c.readIdempotencyKey(rc); err != nil {
+		return err
 	}
 
 	// Where it may go: the targets in the order to try them.
@@ -78,10 +89,17 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		if err = c.attempt(rc, c.targets[i]); err == nil {
 			return nil
 		}
-		if c.ctx.Err() != nil {
-			return context.Cause(c.ctx) // the client left, or the gateway ended the call
+		if err == errReplay {
+			c.attempts = c.attempts[:0] // it was none
+			return err
 		}
-		if !fault.As(err).Retriable {
+		switch {
+		case c.ctx.Err() != nil:
+			return context.Cause(c.ctx) // the client left, or the gateway ended the call
+		case c.drained():
+			return errClientLeft // nobody waits for another answer
+		}
+		if !fault.As(err).Retriable || c.kept != nil && c.kept.lost { // what may have been made is not made twice
 			return err
 		}
 	}
@@ -105,7 +123,7 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	// What it may use: one step against every limit and budget at once. The next
 	// attempt is held anew, at its own price.
 	if err = c.take(a); err != nil {
-		return err
+		return c.recall(err)
 	}
 
 	// The credential is a function of the scope and the target, and of nothing
@@ -115,23 +133,32 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 	a.secret = cred.Secret
+	if err = c.beginKept(); err != nil {
+		return err
+	}
 	// On record before anything is sent: who dies now has left what it was.
 	if err = a.slot.Open(a.entry); err != nil {
 		return err
 	}
-	upstream := provider.Call{
-		Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc),
-		Body: c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(a)),
+	upstream := provider.Call{Endpoint: c.endpoint, Stream: c.request.Stream, RequestID: c.id, Hops: c.hops, Header: c.passed(rc)}
+	if form := c.request.Form; form != nil {
+		upstream.FormType = form.ContentType
+		upstream.Form, upstream.FormSize = form.Reader(c.form, t.Model)
+	} else {
+		upstream.Body = c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(a))
+	}
+	if err = c.mayDrain(t); err != nil {
+		return err
 	}
 	a.sent, c.sentAt = true, c.g.now()
 	if c.reply, err = c.settings.Upstream.Send(c.ctx, t, cred, &upstream); err != nil {
 		return err
 	}
-	if c.reply.Stream != c.request.Stream {
+	if c.reply.Stream != c.request.Stream && !c.endpoint.Media() { // of these some models ignore "stream"
 		c.reply.Body.Close()
 		return garbage("the provider answered in another form than was asked for", nil)
 	}
-	if c.reply.Stream {
+	if c.reply.Stream || c.asIs() {
 		return nil
 	}
 	if err = c.readAnswer(); err != nil {
@@ -190,6 +217,7 @@ func (c *call) readAnswer() (err error) {
 	a := c.last()
 	a.usages.Add(a.target.Vendor, found.Usage, found.HasUsage, found.BadUsage)
 	a.seen.Tier, a.seen.TextBytes, a.seen.AudioBytes, a.seen.Whole = found.ServiceTier, found.TextBytes, found.AudioBytes, true
+	a.seen.Images = found.Images
 	if c.endpoint == openai.Embeddings {
 		format := c.request.EncodingFormat
 		if format == "" {

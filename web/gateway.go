@@ -10,10 +10,13 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,12 +44,16 @@ type Parts struct {
 	// WebhookKey is what the secrets of webhooks are derived from, of at least 32
 	// bytes. Without one there are no spend alerts.
 	WebhookKey []byte
-	Limiter    limiter.Limiter
-	Ledger     *ledger.Ledger
-	Prices     *ledger.Prices
-	Log        *slog.Logger
-	Tracer     trace.Tracer // nil: no spans
-	Settings   Settings
+	// Kept and Sealer are what Idempotency-Key needs; nil: the header has no effect
+	// here and is passed on.
+	Kept     KeptCalls
+	Sealer   Sealer
+	Limiter  limiter.Limiter
+	Ledger   *ledger.Ledger
+	Prices   *ledger.Prices
+	Log      *slog.Logger
+	Tracer   trace.Tracer // nil: no spans
+	Settings Settings
 }
 
 // Settings are what a reload may change. They are one immutable snapshot: a
@@ -62,10 +69,24 @@ type Settings struct {
 	BodiesPerCompany int64
 	BodyTimeout      time.Duration // to receive one request's body
 
+	// Forms, which bring images and sound, are kept on disk while a call runs.
+	FormDir         string
+	MaxForm         int64 // bytes of one
+	FormsTotal      int64 // of all companies
+	FormsPerCompany int64
+	FormTimeout     time.Duration // to receive one
+
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+
+	Origins []string // of pages that may call from a browser; "*" is any
+
 	Keepalive    time.Duration // silence in a stream after which a comment is sent
 	WriteTimeout time.Duration // a client that takes nothing for so long is left
 
 	DefaultMaxOutput int64 // tokens; see provider.BoundRules
+
+	Drain bool // calls are drained when their client leaves, unless the route's target says otherwise
 
 	CompanyBaseURLs bool // companies may choose addresses
 	AllowPrivate    bool // and these may be private: laboratories only
@@ -86,9 +107,14 @@ type Gateway struct {
 	ready             atomic.Bool
 	retiring          atomic.Bool
 
-	unasked  unasked
-	absurd   absurd
-	counting counting
+	unasked   unasked
+	absurd    absurd
+	counting  counting
+	keptToday keptToday
+	drains    drains
+
+	prices  atomic.Pointer[ledger.Prices] // the list with the operator's overrides
+	pricing sync.Mutex                    // one who reads them at a time: the last to begin has the last word
 
 	reloadFailed atomic.Bool
 	started      time.Time
@@ -97,6 +123,7 @@ type Gateway struct {
 // New returns a Gateway that is not ready until Ready is called.
 func New(p Parts) *Gateway {
 	g := &Gateway{Parts: p, load: newLoad(), started: time.Now()}
+	g.prices.Store(p.Prices)
 	g.Reload(p.Settings)
 	g.metrics = newMetrics(g)
 	g.routes, g.ops = newRouteTable(publicRoutes), newRouteTable(opsRoutes)
@@ -131,6 +158,9 @@ func (g *Gateway) InFlight() int { return g.load.calls() }
 // memory. It returns false if it is to be told again: it cannot be seen whether
 // the company may work, or its calls are still ending.
 func (g *Gateway) PolicyChanged(company string) bool {
+	if company == tenant.OperatorPrices {
+		return g.operatorPricesChanged()
+	}
 	if !g.load.busy(company) && !g.metrics.has(company) {
 		return true
 	}
@@ -149,6 +179,9 @@ func (g *Gateway) PolicyChanged(company string) bool {
 			return false // they count themselves when they end
 		}
 		g.Keys.Forget(company)
+		if g.Sealer != nil {
+			g.Sealer.Forget(company)
+		}
 		g.metrics.forget(company)
 	}
 	g.metrics.renew(company)
@@ -185,7 +218,16 @@ func (g *Gateway) server(h fasthttp.RequestHandler) *fasthttp.Server {
 		MaxIdleWorkerDuration:        10 * time.Second,
 		Concurrency:                  256 * 1024,
 		SecureErrorLogMessage:        true,
+		HeaderReceived:               g.bodyConfig,
 	}
+}
+
+// bodyConfig gives a form, which may be large, more time to arrive than JSON.
+func (g *Gateway) bodyConfig(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
+	if s := g.settings.Load(); bytes.HasPrefix(h.ContentType(), []byte("multipart/form-data")) && s.FormTimeout > s.BodyTimeout {
+		c.ReadTimeout = s.FormTimeout
+	}
+	return c
 }
 
 // quiet drops what fasthttp would print for every client that leaves. What a

@@ -72,6 +72,7 @@ type lab struct {
 	limiter *limiter.Local
 	book    *ledger.Ledger
 	entries entryStore
+	kept    keptMemory
 	logged  logBuffer
 	addr    string
 	client  *http.Client
@@ -115,6 +116,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		Upstream: provider.NewClient(provider.Options{Timeouts: o.timeouts, Sandbox: o.sandbox}),
 		MaxBody:  1 << 20, MaxAnswer: 8 << 20, BodiesTotal: 64 << 20, BodiesPerCompany: 16 << 20, BodyTimeout: patience,
 		WriteTimeout: patience, MetricCompanies: 10,
+		FormDir: t.TempDir(), MaxForm: 64 << 20, FormsTotal: 256 << 20, FormsPerCompany: 128 << 20, FormTimeout: patience,
 	}
 	if o.settings != nil {
 		o.settings(&s)
@@ -131,7 +133,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		lim = o.limiter(lim)
 	}
 	l.g = New(Parts{
-		Tenants: l.world.Directory, Registry: o.registry, Keys: l.keys, Limiter: lim, Ledger: l.book, Prices: prices,
+		Tenants: l.world.Directory, Registry: o.registry, Keys: l.keys, Kept: &l.kept, Sealer: l.keys, Limiter: lim, Ledger: l.book, Prices: prices,
 		Log: slog.New(slog.NewJSONHandler(&l.logged, nil)), Settings: s,
 	})
 	l.g.Ready(true)

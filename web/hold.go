@@ -19,7 +19,7 @@ func (c *call) take(a *attempt) (err error) {
 	ask := limiter.Ask{
 		ID: a.entry.ID, Limits: c.scope.Limits(), Model: c.modelLimits(), Tokens: c.tokenBound(),
 		By:    limiter.By{Project: a.entry.ProjectID, Key: a.entry.KeyID, Agent: a.entry.AgentID, User: a.entry.UserID, Lent: a.entry.Lent},
-		Again: !a.entry.First, Lost: c.cancel,
+		Again: !a.entry.First, Claim: c.claim(), Lost: c.cancel,
 	}
 	ask.Budgets = c.budgets(&ask.By)
 	if err = c.bind(a, &ask); err != nil {
@@ -56,7 +56,10 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 		strict = strict || b.Unit == tenant.USD && !b.Soft
 	}
 	t := a.target
-	a.price, _ = c.g.Prices.Find(t.Provider, t.Vendor.Catalogue, t.Model)
+	a.price, _ = c.g.pricesFor(c.scope, a.entry.Lent).Find(t.Provider, t.Vendor.Catalogue, t.Model)
+	if c.scope.Test() { // no provider is reached, so no money is spent
+		a.price = a.price.Free()
+	}
 	rules := provider.BoundRules{Strict: strict && !free(a.price) || !a.money, Model: t.Model, DefaultOutput: c.settings.DefaultMaxOutput}
 	if a.price != nil {
 		rules.MaxInput, rules.MaxOutput = a.price.MaxInput, a.price.MaxOutput
@@ -89,7 +92,7 @@ func (c *call) bind(a *attempt, ask *limiter.Ask) error {
 
 // free reports whether a model certainly costs nothing.
 func free(p *ledger.Price) bool {
-	return p.Priced() && p.Dearest(&openai.Bound{Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
+	return p.Priced() && p.Dearest(&openai.Bound{Images: 1, Seconds: 1, Characters: 1, Input: 1, AudioInput: 1, ImageInput: 1, Output: 1, Answers: 1, AudioOutput: true, CacheWrite: true, CacheWrite1h: true, Searches: 1}) == 0
 }
 
 // maxCounted is how much of a stream's text is kept for the tokenizer, in bytes.
@@ -119,6 +122,9 @@ func (c *call) book(a *attempt) {
 	}
 	s := &a.seen
 	s.Usage, s.HasUsage, s.BadUsage, s.Twice = a.usages.Usage, a.usages.Has, a.usages.Bad, a.usages.Twice
+	if c.endpoint.Media() {
+		c.countMedia(a)
+	}
 	if !s.Whole || !s.HasUsage || s.Usage.Input == 0 || s.Usage.Output == 0 && s.TextBytes > 0 {
 		c.count(a)
 	}

@@ -13,6 +13,7 @@ import (
 type load struct {
 	mu        sync.Mutex
 	bytes     int64
+	disk      int64 // of forms
 	companies map[string]*companyLoad
 	count     int
 	ended     chan struct{} // closed and made anew when a call ends, while somebody waits
@@ -20,6 +21,7 @@ type load struct {
 
 type companyLoad struct {
 	bytes int64
+	disk  int64
 	calls map[*call]context.CancelCauseFunc
 }
 
@@ -36,7 +38,7 @@ func (l *load) of(company string) *companyLoad {
 
 // forget drops the entry of a company that has nothing under way.
 func (l *load) forget(company string, c *companyLoad) {
-	if c.bytes == 0 && len(c.calls) == 0 {
+	if c.bytes == 0 && c.disk == 0 && len(c.calls) == 0 {
 		delete(l.companies, company)
 	}
 }

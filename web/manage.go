@@ -72,13 +72,17 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 			err = panicked(p)
 		}
 	}()
-	if rt.who == operator {
+	switch rt.who {
+	case anyone:
+	case operator:
 		r.operator, err = g.Tenants.AuthenticateOperator(r.ctx, apiKey(r.rc))
-	} else {
-		r.scope, err = g.Tenants.Authenticate(r.ctx, apiKey(r.rc))
-		r.scoped = err == nil
-		if err == nil && !rt.who.admits(r.scope.Key().Kind) {
-			err = errKindOfKey(rt.who)
+	default:
+		if r.scope, err = g.authenticate(r, rt); err == nil {
+			r.scoped = true
+			err = rt.admit(r.scope, r.place())
+		}
+		if err == nil {
+			err = g.checkAddress(r.rc, r.scope)
 		}
 	}
 	if err != nil {
@@ -92,9 +96,28 @@ func (g *Gateway) managed(r *request, rt *route) (result any, err error) {
 	return rt.manage(g, r)
 }
 
+// admit refuses who is not let in by the route, or may not do what it needs: in
+// the project that the path names, else where the key is. Nothing is looked up,
+// so the answer is the same for ids that are there and that are not.
+func (r *route) admit(s tenant.Scope, project string) error {
+	if !r.who.admits(s.Key().Kind) {
+		return errKindOfKey(r.who)
+	}
+	if project == "" {
+		project = s.ProjectID()
+	}
+	if !s.Allows(project, r.need) {
+		return fault.New(fault.Forbidden, "You do not have the permissions that this needs: %s.", r.need).WithCode("permission_required")
+	}
+	return nil
+}
+
 func errKindOfKey(w who) error {
-	if w&admin != 0 {
+	switch {
+	case w&admin != 0:
 		return fault.New(fault.Forbidden, "This address needs an admin key of your company (sk-bh-admin-…).").WithCode("admin_key_required")
+	case w == session:
+		return fault.New(fault.Forbidden, "This address is for people who have logged in.").WithCode("session_required")
 	}
 	return fault.New(fault.Forbidden, "This address needs a key of a project.").WithCode("project_key_required")
 }
@@ -141,6 +164,9 @@ func (g *Gateway) endManagement(r *request, rt *route, start time.Time, err erro
 		slog.Int("status", status), slog.Int64("ms", time.Since(start).Milliseconds())}
 	if r.scoped {
 		attrs = append(attrs, slog.String("company", r.scope.ID().String()), slog.String("key", r.scope.KeyID()))
+		if u := r.scope.UserID(); u != "" {
+			attrs = append(attrs, slog.String("user", u))
+		}
 	}
 	if err != nil {
 		g.denied(r, rt, err)

@@ -57,10 +57,11 @@ func (g *Gateway) getServiceAccount(r *request) (any, error) {
 // keyBody is what a new key of a project can be made with. kind and limits are
 // this gateway's own.
 type keyBody struct {
-	Name      *string        `json:"name"`
-	ExpiresIn *int64         `json:"expires_in_seconds"`
-	Kind      string         `json:"kind"` // live (default) or test
-	Limits    *tenant.Limits `json:"limits"`
+	Name       *string        `json:"name"`
+	ExpiresIn  *int64         `json:"expires_in_seconds"`
+	Kind       string         `json:"kind"` // live (default) or test
+	Limits     *tenant.Limits `json:"limits"`
+	AllowedIPs []string       `json:"allowed_ips"`
 }
 
 // maxExpiry is the longest life of a key that has an end, in seconds: 10 years.
@@ -90,7 +91,12 @@ func (g *Gateway) mint(r *request, b keyBody, a tenant.ServiceAccount, name stri
 	if err := checkLimits(b.Limits); err != nil {
 		return "", tenant.Key{}, err
 	}
+	networks, err := parseNetworks("allowed_ips", b.AllowedIPs)
+	if err != nil {
+		return "", tenant.Key{}, err
+	}
 	value, k := g.Tenants.Minter().Mint(r.scope, kind)
+	k.Rules.AllowedIPs = networks
 	k.ProjectID, k.ServiceAccountID, k.Name, k.CreatedAt, k.ExpiresAt = a.ProjectID, a.ID, name, g.now(), expires
 	if b.Limits != nil {
 		k.Limits = *b.Limits

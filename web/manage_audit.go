@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"bulkhead/audit"
 	"bulkhead/fault"
+	"bulkhead/openai"
 )
 
 // eventObject is OpenAI's audit log object. What was done stands in a member
@@ -37,10 +39,16 @@ func (o eventObject) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// actor is who did it. Everybody here acts with a key; an admin key acts for the
-// company, as toAdminKey has it. operator and proved are this gateway's own.
+// actor is who did it: a person in a session, or a key; an admin key acts for the
+// company, as toAdminKey has it. operator, proved and invite are this gateway's own.
 func (o eventObject) actor() map[string]any {
 	by, id := audit.KeyOf(o.Actor)
+	switch by {
+	case audit.ByUser:
+		return map[string]any{"type": "session", "session": map[string]any{"user": map[string]any{"id": id, "email": o.UserEmail}}}
+	case audit.ByInvite:
+		return map[string]any{"type": "session", "invite": map[string]any{"id": id}}
+	}
 	actor := map[string]any{"type": "api_key"}
 	key := map[string]any{"id": id}
 	switch {
@@ -73,8 +81,10 @@ func (g *Gateway) listAuditLogs(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(r.values("actor_emails[]")) > 0 {
-		f.Actors = []string{""} // nobody here has an email: no event is of one
+	if emails := r.values("actor_emails[]"); len(emails) > 0 {
+		if f.Actors, err = g.usersAmong(r, emails); err != nil {
+			return nil, err
+		}
 	}
 	items, more, err := g.Registry.AuditEvents(r.ctx, r.scope, f, p)
 	if err == nil {
@@ -83,6 +93,20 @@ func (g *Gateway) listAuditLogs(r *request) (any, error) {
 	company := r.scope.ID().String()
 	to := func(e audit.Record) eventObject { return eventObject{e, company} }
 	return listed(p, items, more, err, to, func(o eventObject) string { return o.ID })
+}
+
+// usersAmong returns the ids of the users with these addresses; "" if there are none,
+// which no event is of.
+func (g *Gateway) usersAmong(r *request, emails []string) ([]string, error) {
+	for i := range emails {
+		emails[i] = strings.ToLower(emails[i])
+	}
+	users, _, err := g.Registry.Users(r.ctx, r.scope, emails, openai.Page{Limit: maxFilter})
+	ids := []string{""}
+	for _, u := range users {
+		ids = append(ids, u.ID)
+	}
+	return ids, err
 }
 
 // maxFilter bounds the values of one parameter of a filter.

@@ -32,14 +32,30 @@ type CreatedCompany struct {
 	ProjectID string `json:"project_id"`
 	APIKey    string `json:"api_key"`
 	TestKey   string `json:"test_key"`
+	// Owner is the invite of the first owner, where one was named.
+	Owner *CreatedOwner `json:"owner,omitempty"`
+}
+
+// CreatedOwner is an invite at the one time that its token is shown.
+type CreatedOwner struct {
+	Email      string `json:"email"`
+	Token      string `json:"token"`
+	AcceptPath string `json:"accept_path"`
+	ExpiresAt  int64  `json:"expires_at"`
 }
 
 // ProvisionCompany makes a company with a project, a service account and the
-// first keys, in one transaction. The Act was begun for the creation.
-func (g *Gateway) ProvisionCompany(ctx context.Context, act tenant.Act, name string) (CreatedCompany, error) {
+// first keys, in one transaction, and an invite for the owner's address unless
+// that is "". The Act was begun for the creation.
+func (g *Gateway) ProvisionCompany(ctx context.Context, act tenant.Act, name, owner string) (CreatedCompany, error) {
 	name, err := checkName("name", name)
 	if err != nil {
 		return CreatedCompany{}, err
+	}
+	if owner != "" {
+		if owner, err = checkEmail("owner", owner); err != nil {
+			return CreatedCompany{}, err
+		}
 	}
 	s := g.Tenants.NewCompany(act, name)
 	now := g.now()
@@ -61,6 +77,11 @@ func (g *Gateway) ProvisionCompany(ctx context.Context, act tenant.Act, name str
 		c.Keys = append(c.Keys, key)
 		*k.value = value
 	}
+	if owner != "" {
+		i, token := g.newInvite(s, owner, "owner", nil)
+		c.Invite = &i
+		out.Owner = &CreatedOwner{owner, token, acceptPath, i.Key.ExpiresAt.Unix()}
+	}
 	if err := g.Registry.CreateCompany(ctx, act, c); err != nil {
 		return CreatedCompany{}, fmt.Errorf("cannot create the company: %w", err)
 	}
@@ -69,7 +90,8 @@ func (g *Gateway) ProvisionCompany(ctx context.Context, act tenant.Act, name str
 
 func (g *Gateway) createCompany(r *request) (any, error) {
 	var b struct {
-		Name string `json:"name"`
+		Name  string `json:"name"`
+		Owner string `json:"owner"` // email
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -77,11 +99,16 @@ func (g *Gateway) createCompany(r *request) (any, error) {
 	if _, err := checkName("name", b.Name); err != nil {
 		return nil, err
 	}
+	if b.Owner != "" {
+		if _, err := checkEmail("owner", b.Owner); err != nil {
+			return nil, err
+		}
+	}
 	act, err := r.operator.Begin(r.ctx, "company.create", "")
 	if err != nil {
 		return nil, err
 	}
-	return g.ProvisionCompany(r.ctx, act, b.Name)
+	return g.ProvisionCompany(r.ctx, act, b.Name, b.Owner)
 }
 
 func (g *Gateway) listCompanies(r *request) (any, error) {

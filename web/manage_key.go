@@ -1,6 +1,9 @@
 package web
 
 import (
+	"net/netip"
+	"time"
+
 	"bulkhead/fault"
 	"bulkhead/openai"
 	"bulkhead/tenant"
@@ -14,12 +17,14 @@ type keyObject struct {
 	Name       string         `json:"name"`
 	Redacted   string         `json:"redacted_value"`
 	CreatedAt  int64          `json:"created_at"`
-	LastUsedAt *int64         `json:"last_used_at"` // not kept yet: null
+	LastUsedAt *int64         `json:"last_used_at"` // to the minute
 	ExpiresAt  *int64         `json:"expires_at"`
 	Access     string         `json:"owner_project_access"`
 	Owner      keyOwner       `json:"owner"`
 	Kind       string         `json:"kind"`
 	Limits     *tenant.Limits `json:"limits,omitempty"`
+	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	OldExpires *int64         `json:"previous_value_expires_at,omitempty"` // while a rotation overlaps
 }
 
 type keyOwner struct {
@@ -31,6 +36,10 @@ func toKey(k tenant.KeyWithOwner) keyObject {
 	o := keyObject{
 		ID: k.Key.ID, Object: "organization.project.api_key", Name: k.Key.Name, Redacted: k.Key.Redacted, CreatedAt: k.Key.CreatedAt.Unix(),
 		ExpiresAt: unixTime(k.Key.ExpiresAt), Access: "active", Owner: keyOwner{"service_account", toAccount(k.Owner)}, Kind: k.Key.Kind.String(),
+		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs,
+	}
+	if k.Key.OldUntil.After(time.Now()) {
+		o.OldExpires = unixTime(k.Key.OldUntil)
 	}
 	if !k.Key.Limits.Zero() {
 		o.Limits = &k.Key.Limits
@@ -65,9 +74,10 @@ func (g *Gateway) getProjectKey(r *request) (any, error) {
 
 func (g *Gateway) updateProjectKey(r *request) (any, error) {
 	var b struct {
-		Name      *string        `json:"name"`
-		ExpiresIn *int64         `json:"expires_in_seconds"`
-		Limits    *tenant.Limits `json:"limits"`
+		Name       *string        `json:"name"`
+		ExpiresIn  *int64         `json:"expires_in_seconds"`
+		Limits     *tenant.Limits `json:"limits"`
+		AllowedIPs *[]string      `json:"allowed_ips"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -100,6 +110,11 @@ func (g *Gateway) updateProjectKey(r *request) (any, error) {
 		}
 		k.Limits = *b.Limits
 	}
+	if b.AllowedIPs != nil {
+		if k.Rules.AllowedIPs, err = parseNetworks("allowed_ips", *b.AllowedIPs); err != nil {
+			return nil, err
+		}
+	}
 	changed, err := g.Registry.UpdateKey(r.ctx, r.scope, k)
 	return toKey(changed), err
 }
@@ -120,9 +135,12 @@ type adminKeyObject struct {
 	Redacted   string     `json:"redacted_value"`
 	Value      string     `json:"value,omitempty"` // in the answer that makes it
 	CreatedAt  int64      `json:"created_at"`
-	LastUsedAt *int64     `json:"last_used_at"` // not kept yet: null
+	LastUsedAt *int64     `json:"last_used_at"` // to the minute
 	ExpiresAt  *int64     `json:"expires_at"`
 	Owner      adminOwner `json:"owner"`
+
+	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	OldExpires *int64         `json:"previous_value_expires_at,omitempty"` // while a rotation overlaps
 }
 
 // adminOwner stands where OpenAI names a person: an admin key acts for the
@@ -138,10 +156,15 @@ type adminOwner struct {
 
 func toAdminKey(s tenant.Scope, k tenant.Key) adminKeyObject {
 	c := s.Company()
-	return adminKeyObject{
+	o := adminKeyObject{
 		ID: k.ID, Object: "organization.admin_api_key", Name: k.Name, Redacted: k.Redacted, CreatedAt: k.CreatedAt.Unix(), ExpiresAt: unixTime(k.ExpiresAt),
+		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs,
 		Owner: adminOwner{"user", "organization.user", c.ID().String(), c.Name, c.CreatedAt.Unix(), "owner"},
 	}
+	if k.OldUntil.After(time.Now()) {
+		o.OldExpires = unixTime(k.OldUntil)
+	}
+	return o
 }
 
 func (g *Gateway) listAdminKeys(r *request) (any, error) {
@@ -162,8 +185,9 @@ func (g *Gateway) getAdminKey(r *request) (any, error) {
 
 func (g *Gateway) createAdminKey(r *request) (any, error) {
 	var b struct {
-		Name      *string `json:"name"`
-		ExpiresIn *int64  `json:"expires_in_seconds"`
+		Name       *string  `json:"name"`
+		ExpiresIn  *int64   `json:"expires_in_seconds"`
+		AllowedIPs []string `json:"allowed_ips"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -179,8 +203,13 @@ func (g *Gateway) createAdminKey(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	networks, err := parseNetworks("allowed_ips", b.AllowedIPs)
+	if err != nil {
+		return nil, err
+	}
 	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
-	k.Name, k.CreatedAt, k.ExpiresAt = name, g.now(), expires
+	k.Rules.AllowedIPs = networks
+	k.Name, k.CreatedAt, k.ExpiresAt, k.UserID = name, g.now(), expires, r.scope.UserID()
 	o := toAdminKey(r.scope, k)
 	o.Value = value
 	return o, g.Registry.CreateKey(r.ctx, r.scope, k)

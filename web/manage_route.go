@@ -90,6 +90,8 @@ func checkRoute(r *request, b *tenant.Route) error {
 			return fault.Field(field+".model", "The gateway has no provider of this name.")
 		case t.Weight < 0 || t.Weight > maxWeight:
 			return fault.Field(field+".weight", "weight must be from 0 to %d.", maxWeight)
+		case t.OnDisconnect != "" && t.OnDisconnect != tenant.Cancel && t.OnDisconnect != tenant.Drain:
+			return fault.Field(field+".on_disconnect", "on_disconnect must be %q or %q.", tenant.Cancel, tenant.Drain)
 		}
 	}
 	return nil

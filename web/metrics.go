@@ -23,6 +23,7 @@ type metrics struct {
 	g        *Gateway
 	registry *prometheus.Registry
 	inFlight prometheus.Gauge
+	replays  prometheus.Counter
 
 	calls     *prometheus.CounterVec
 	tokens    *prometheus.CounterVec
@@ -107,6 +108,8 @@ func newMetrics(g *Gateway) *metrics {
 		Buckets: []float64{.00001, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 10}})
 	m.registry.MustRegister(m.hold)
 	m.rejected = counter("bulkhead_rejections_total", "Requests the gateway refused itself, by the code of the error, or budget_held.", "code")
+	m.replays = prometheus.NewCounter(prometheus.CounterOpts{Name: "bulkhead_idempotent_replays_total", Help: "Calls answered with what the first one with their Idempotency-Key was answered."})
+	m.registry.MustRegister(m.replays)
 	m.manage = counter("bulkhead_management_requests_total", "Management requests, by route and HTTP status.", "route", "method", "status")
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "bulkhead_requests_in_flight", Help: "Calls under way."})
 	m.registry.MustRegister(m.inFlight, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

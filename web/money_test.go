@@ -172,6 +172,8 @@ func clamped(t *testing.T, more, stream string, output int64) {
 		t.Fatalf("%s", a)
 	} else if left := a.header.Get("X-Bulkhead-Budget-Remaining-Usd"); stream == "" && left != ledger.FormatUSD(1e12-nano4o(10, 4)) {
 		t.Errorf("%s USD are said to be left", left)
+	} else if stream != "" && !strings.Contains(a.body, "attempts=1 budget_remaining_usd="+ledger.FormatUSD(1e12-nano4o(10, 4))+"\n\ndata: [DONE]") {
+		t.Errorf("the end of the stream is %s", a.body[len(a.body)-150:])
 	}
 	if e := probe.paid(s)[0]; e.Marks&ledger.Clamped != 0 || e.Rank != ledger.Final || e.CostNano != nano4o(10, 4) {
 		t.Errorf("booked %+v", e)
@@ -240,5 +242,31 @@ func TestUntouched(t *testing.T) {
 	} {
 		f(body)
 		f(body, calls)
+	}
+}
+
+// TestTestKeyCost: a call with a test key reaches no provider, so it takes nothing of a
+// budget of money, and none is in its way; one of calls counts it.
+func TestTestKeyCost(t *testing.T) {
+	l := newMoneyLab(t, labOptions{})
+	money, calls := usdFor(1, tenant.Total), usdFor(2, tenant.Total)
+	calls.Unit = tenant.Requests
+	key, s := l.company("acme", tenant.KeyTest, func(c *tenant.Company) { c.Budgets = []*tenant.Budget{money, calls} })
+	for _, more := range []string{"", streaming} {
+		if a := l.chat(key, "openai/gpt-4o", more); a.status != 200 || more == "" && a.header.Get("X-Bulkhead-Cost-Usd") != "0" {
+			t.Errorf("%s", a)
+		}
+	}
+	if a := l.chat(key, "openai/gpt-4o", ""); a.status != 429 || a.envelope(t).Code != "insufficient_quota" {
+		t.Errorf("a third call of two: %s", a)
+	}
+	for _, e := range l.paid(s) {
+		if e.CostNano != 0 || e.HighNano != 0 || !e.Priced || e.Rank != ledger.Final || e.Usage.Output == 0 {
+			t.Errorf("booked %+v", e)
+		}
+	}
+	l.stands(s, money, 0)
+	if n := len(l.up.Requests()); n != 0 {
+		t.Errorf("%d calls reached a provider", n)
 	}
 }

@@ -19,6 +19,8 @@ import (
 // creation, then id, newest first where the page says Desc; the second result
 // says whether there is more. A cursor that does not exist is ErrNotFound.
 type Registry interface {
+	People
+
 	Projects(ctx context.Context, s tenant.Scope, p openai.Page, archived bool) ([]tenant.Project, bool, error)
 	Project(ctx context.Context, s tenant.Scope, id string) (tenant.Project, error)
 	CreateProject(ctx context.Context, s tenant.Scope, p tenant.Project) error
@@ -43,11 +45,18 @@ type Registry interface {
 	AdminKey(ctx context.Context, s tenant.Scope, id string) (tenant.Key, error)
 	// CreateKey stores an admin key, or one more key of a service account.
 	CreateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
-	// UpdateKey stores the name, limits and expiry of k, a project's key, and
+	// UpdateKey stores the name, limits, rules and expiry of k, a project's key, and
 	// nothing else of it.
 	UpdateKey(ctx context.Context, s tenant.Scope, k tenant.Key) (tenant.KeyWithOwner, error)
+	// RotateKey stores the hash of k that Minter.Rotate has made, a project's or an
+	// admin key. It is a Conflict if the key has another value meanwhile.
+	RotateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
 	// RevokeKey revokes a project's key, or with project "" an admin key.
 	RevokeKey(ctx context.Context, s tenant.Scope, project, id string) error
+
+	// KeysUsed stores when keys were used, all of the company of s. It is no change
+	// of policy. A key that is not there is none of its business.
+	KeysUsed(ctx context.Context, s tenant.Scope, used []tenant.KeyUse) error
 
 	// SetModelLimits sets the limits of one model within a project; zero
 	// limits take them away.
@@ -61,6 +70,17 @@ type Registry interface {
 	PutRoute(ctx context.Context, s tenant.Scope, r tenant.Route) (created bool, err error)
 	DeleteRoute(ctx context.Context, s tenant.Scope, name string) error
 
+	// PutPrice stores a price in place of the one of its provider and model.
+	PutPrice(ctx context.Context, s tenant.Scope, p tenant.Price) error
+	DeletePrice(ctx context.Context, s tenant.Scope, provider, model string) error
+
+	// OperatorPrices returns the operator's prices, by provider and model.
+	OperatorPrices(ctx context.Context) ([]tenant.Price, error)
+	// PutOperatorPrice stores one in place of that of its provider and model. The
+	// change feed names tenant.OperatorPrices after it.
+	PutOperatorPrice(ctx context.Context, a tenant.Act, p tenant.Price) error
+	DeleteOperatorPrice(ctx context.Context, a tenant.Act, provider, model string) error
+
 	// LoadKey returns a key of the company that is not revoked, of whatever project.
 	LoadKey(ctx context.Context, id tenant.ID, keyID string) (*tenant.Key, error)
 	// Budgets returns all budgets, the operator's ceilings too, by creation, and
@@ -70,6 +90,8 @@ type Registry interface {
 	// its owner has for the same unit and period.
 	PutBudget(ctx context.Context, s tenant.Scope, b tenant.Budget) (put tenant.Budget, created bool, err error)
 	DeleteBudget(ctx context.Context, s tenant.Scope, id string) error
+	// SetDegraded sets what may be used while nobody can count; zero: nothing.
+	SetDegraded(ctx context.Context, s tenant.Scope, a tenant.Allowance) error
 	SetCalendar(ctx context.Context, s tenant.Scope, c *tenant.Calendar) error
 
 	// SpendAlerts lists the alerts of a project, or with project "" the company's.

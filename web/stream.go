@@ -40,7 +40,7 @@ const maxPending = 16 << 10
 
 // writeStream hands the answer to fasthttp as a body to be written.
 func (c *call) writeStream(rc *fasthttp.RequestCtx) {
-	s := &stream{c: c, conn: rc.Conn(), events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
+	s := &stream{c: c, conn: rc.Conn(), chunk: openai.Chunk{Media: c.endpoint.Media()}, events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
 	c.stream = s
 	if a := c.last(); provider.Counts(a.target.Model) {
 		a.text.Max = maxCounted
@@ -54,7 +54,7 @@ func (c *call) writeStream(rc *fasthttp.RequestCtx) {
 	c.setStatus(rc, fasthttp.StatusOK)
 	rc.Response.ImmediateHeaderFlush = true
 	if rc.Request.Header.IsHTTP11() && c.settings.Keepalive > 0 {
-		s.keepalive = newKeepalive(s.conn, c.settings.Keepalive, c.settings.WriteTimeout, func() { c.cancel(errClientLeft) })
+		s.keepalive = newKeepalive(s.conn, c.settings.Keepalive, c.settings.WriteTimeout, c.clientLeft)
 	}
 	rc.Response.SetBodyStream(s, -1)
 }
@@ -85,16 +85,23 @@ func (s *stream) WriteTo(w io.Writer) (n int64, err error) {
 		if s.c.firstByte == 0 {
 			s.c.firstByte = max(s.c.g.now().Sub(s.c.start), 1)
 		}
+		s.c.capture(s.out)
+		if s.c.drained() { // read to its end for the bill, and for whoever asks again
+			s.out = s.out[:0]
+			continue
+		}
 		k, err := w.Write(s.out)
 		n += int64(k)
 		s.out = s.out[:0]
-		if err != nil {
-			s.c.cancel(errClientLeft)
+		if err == nil {
+			continue
+		}
+		if s.c.clientLeft(); !s.c.drained() {
 			s.err = errClientLeft
 			return n, err
 		}
 	}
-	if s.err != nil {
+	if s.err != nil || s.c.drained() {
 		return n, errCutOff
 	}
 	return n, nil
@@ -105,7 +112,7 @@ func (s *stream) WriteTo(w io.Writer) (n int64, err error) {
 func (s *stream) next() {
 	s.keepalive.waiting()
 	ev, err := s.events.Next()
-	if !s.keepalive.writing() {
+	if !s.keepalive.writing() && !s.c.drained() {
 		s.err = errClientLeft
 		return
 	}
@@ -141,6 +148,7 @@ func (s *stream) relay(ev openai.Event) {
 	}
 	a.seen.TextBytes += s.chunk.TextBytes
 	a.seen.AudioBytes += s.chunk.AudioBytes
+	a.seen.Images += s.chunk.Images
 	if s.chunk.ServiceTier != "" {
 		a.seen.Tier = s.chunk.ServiceTier
 	}
@@ -149,7 +157,7 @@ func (s *stream) relay(ev openai.Event) {
 	// and some providers send no [DONE].
 	s.finished = s.finished || s.chunk.Finished
 	switch {
-	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage:
+	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage || s.chunk.Media:
 		s.out = append(s.out, ev.Raw...)
 	case s.chunk.EmptyChoices && s.chunk.HasUsage:
 		// The chunk that was asked for on the gateway's own account.
@@ -185,13 +193,29 @@ func (s *stream) finish(ev openai.Event, err error) {
 func (s *stream) end() {
 	c := s.c
 	c.last().seen.Whole = true
+	if c.capture(s.out); c.kept != nil {
+		c.kept.all = true
+	}
 	c.endAttempt(c.last(), nil)
 	s.done = true
-	s.out = append(s.out, ": bulkhead cost_usd="...)
-	s.out = append(s.out, ledger.FormatUSD(c.costNano)...)
-	s.out = append(s.out, " attempts="...)
-	s.out = strconv.AppendInt(s.out, int64(len(c.attempts)), 10)
-	s.out = append(s.out, "\n\ndata: [DONE]\n\n"...)
+	s.out = c.appendTail(s.out)
+}
+
+// appendTail appends the end of a stream. Streams of images and sound end with an
+// event of their own.
+func (c *call) appendTail(b []byte) []byte {
+	b = append(b, ": bulkhead cost_usd="...)
+	b = append(b, ledger.FormatUSD(c.costNano)...)
+	b = append(b, " attempts="...)
+	b = strconv.AppendInt(b, int64(len(c.attempts)), 10)
+	if left, ok := c.budgetLeft(); ok {
+		b = append(append(b, " budget_remaining_usd="...), left...)
+	}
+	b = append(b, "\n\n"...)
+	if c.endpoint.Media() {
+		return b
+	}
+	return append(b, "data: [DONE]\n\n"...)
 }
 
 // fail appends an error event. The stream ends after it, without [DONE] and

@@ -24,6 +24,9 @@ type UpkeepStore interface {
 
 	// RollUp adds up the company's entries by day, and deletes those past their time.
 	RollUp(ctx context.Context, s tenant.Scope, o ledger.RollupOptions) (ledger.Rolled, error)
+	// SweepKept deletes the company's calls with an Idempotency-Key whose time is
+	// over, and returns when to come again.
+	SweepKept(ctx context.Context, s tenant.Scope, now time.Time) (next time.Time, err error)
 	// CheckAlerts makes an event for each alert whose amount is spent and that has
 	// none for it in this month, and asks for its delivery.
 	CheckAlerts(ctx context.Context, s tenant.Scope, now time.Time) error
@@ -68,7 +71,10 @@ var upkeepKinds = map[string]struct {
 }{
 	tenant.RollUp:      {1, 30 * time.Minute, (*Upkeep).rollUp},
 	tenant.CheckAlerts: {1, time.Minute, (*Upkeep).checkAlerts},
-	tenant.Deliver:     {8, 2 * time.Minute, (*Upkeep).deliver},
+	tenant.SweepKept: {1, time.Minute, func(u *Upkeep, ctx context.Context, s tenant.Scope) (time.Time, error) {
+		return u.store.SweepKept(ctx, s, u.g.now())
+	}},
+	tenant.Deliver: {8, 2 * time.Minute, (*Upkeep).deliver},
 }
 
 // StartUpkeep begins with the work, until Close.

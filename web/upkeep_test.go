@@ -79,6 +79,10 @@ func (f *fakeUpkeep) RollUp(ctx context.Context, _ tenant.Scope, o ledger.Rollup
 	return ledger.Rolled{Next: o.Now.Add(time.Hour)}, nil
 }
 
+func (f *fakeUpkeep) SweepKept(context.Context, tenant.Scope, time.Time) (time.Time, error) {
+	return time.Time{}, nil
+}
+
 func (f *fakeUpkeep) CheckAlerts(context.Context, tenant.Scope, time.Time) error { return nil }
 
 func (f *fakeUpkeep) Deliveries(_ context.Context, s tenant.Scope, now time.Time, limit int) (due []tenant.SpendDelivery, next time.Time, err error) {

@@ -1,20 +1,19 @@
 package web
 
 import (
-	"context"
 	"net"
 	"sync"
 	"time"
 )
 
-// clientWatch cancels a call when its client leaves. A watch parks a goroutine
+// clientWatch tells a call when its client leaves. A watch parks a goroutine
 // on the connection, which costs as much as a third of a short call: so it
 // begins only when the call has taken watchAfter, and who left before that is
 // seen then. The zero clientWatch watches nothing and may be stopped.
 type clientWatch struct {
-	conn   net.Conn
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
+	conn  net.Conn
+	call  *call
+	timer *time.Timer
 
 	mu      sync.Mutex
 	stopped bool
@@ -25,8 +24,8 @@ type clientWatch struct {
 // its client left.
 const watchAfter = 20 * time.Millisecond
 
-func (w *clientWatch) start(c net.Conn, cancel context.CancelCauseFunc) {
-	w.conn, w.cancel = c, cancel
+func (w *clientWatch) start(conn net.Conn, c *call) {
+	w.conn, w.call = conn, c
 	w.timer = time.AfterFunc(watchAfter, w.begin)
 }
 
@@ -34,7 +33,7 @@ func (w *clientWatch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.stopped {
-		w.unwatch = watchClose(w.conn, func() { w.cancel(errClientLeft) })
+		w.unwatch = watchClose(w.conn, w.call.clientLeft)
 	}
 }
 

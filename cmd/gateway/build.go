@@ -58,6 +58,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	if h.prices, err = ledger.LoadPrices(); err != nil {
 		return h, err
 	}
+	if err := web.CleanForms(formDir(cfg)); err != nil {
+		return h, fmt.Errorf("cannot keep forms in the data folder: %w", err)
+	}
 	var directory *tenant.Directory // told by the store, which it reads from
 	if h.db, err = openStore(ctx, cfg, func(company string) { directory.Changed(company) }); err != nil {
 		return h, err
@@ -111,7 +114,8 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		return h, err
 	}
 	h.closers = append(h.closers, func() error { h.gateway.CloseUpstream(); return nil })
-	keys, asked, err := h.openKeys(cfg, master)
+	sealed := keystore.New(h.db, master, keystore.Options{}) // with Vault, too, for what is not a credential
+	keys, asked, err := h.openKeys(cfg, sealed)
 	if err != nil {
 		return h, err
 	}
@@ -120,15 +124,19 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
 		Tenants: directory, Registry: h.db, Keys: keys, Backends: backends, Audit: h.openTally(),
+		Kept: h.db, Sealer: sealed,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 		WebhookKey: master.Derive(webhookKey),
 	})
+	if err := h.gateway.LoadPrices(ctx); err != nil {
+		return h, err
+	}
 	if err := directory.Follow(following, h.db, tenant.Watch{MaxStale: cfg.MaxStale, Changed: h.gateway.PolicyChanged, Failed: h.feedFailed}); err != nil {
 		return h, err
 	}
 	go h.beginChains(following, directory)
-	h.openUpkeep(following, directory, 0)
+	h.openUpkeep(following, directory, time.Duration(cfg.Ledger.RetentionDays)*24*time.Hour)
 	return h, nil
 }
 
@@ -192,9 +200,9 @@ func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystor
 
 // openKeys opens what keeps the companies' credentials: Vault, or the store. A
 // Vault that is away does not keep the gateway from starting.
-func (h *house) openKeys(cfg *config.Config, master *keystore.Master) (keystore.Keeper, []web.Backend, error) {
+func (h *house) openKeys(cfg *config.Config, sealed *keystore.Keystore) (keystore.Keeper, []web.Backend, error) {
 	if cfg.VaultAddr == "" {
-		return keystore.New(h.db, master, keystore.Options{}), nil, nil
+		return sealed, nil, nil
 	}
 	v, err := openVault(cfg, h.db)
 	if err != nil {
@@ -226,7 +234,9 @@ func (h *house) openLimiter(cfg *config.Config) (limiter.Limiter, []web.Backend,
 	}
 	h.closers = append(h.closers, c.Close)
 	name, _ := os.Hostname()
-	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: o, Gateway: name, Lease: cfg.Budgets.Lease})
+	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: o, Gateway: name, Lease: cfg.Budgets.Lease, Allow: func(s tenant.Scope) limiter.Allowance {
+		return limiter.Allowance(s.Company().Degraded)
+	}})
 	h.closers = append(h.closers, l.Close)
 	ask := func(ctx context.Context) error {
 		if err := c.Check(ctx); err != nil {
@@ -279,7 +289,11 @@ var ledgerSync = map[string]ledger.Sync{"always": ledger.SyncAlways, "interval":
 const (
 	maxAnswer   = 64 << 20         // bytes of one answer that is not a stream
 	bodyTimeout = 30 * time.Second // for header and body of a request to arrive
+	formTimeout = 5 * time.Minute  // likewise, of one that brings a form
 )
+
+// formDir is where forms are kept while their calls run.
+func formDir(cfg *config.Config) string { return filepath.Join(cfg.Data, "forms") }
 
 // settings makes of the configuration what a reload may change.
 func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
@@ -307,8 +321,12 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		Vendors: vendors,
 		MaxBody: int64(cfg.MaxBodyBytes), MaxAnswer: maxAnswer,
 		BodiesTotal: int64(cfg.BodyBytesTotal), BodiesPerCompany: int64(cfg.BodyBytesCompany), BodyTimeout: bodyTimeout,
+		FormDir: formDir(cfg), MaxForm: int64(cfg.MaxFormBytes), FormsTotal: int64(cfg.FormBytesTotal), FormsPerCompany: int64(cfg.FormBytesCompany), FormTimeout: formTimeout,
+		Origins:          cfg.Origins(),
+		TrustedProxies:   cfg.Proxies(),
 		DefaultMaxOutput: cfg.Budgets.DefaultMaxOutputTokens,
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
+		Drain:           u.OnDisconnect == tenant.Drain,
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
 }

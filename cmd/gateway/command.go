@@ -187,15 +187,23 @@ func (c *client) print(o object, fields ...string) error {
 }
 
 func (c *client) companyCreate(ctx context.Context, args []string) error {
+	owner := c.flags.String("owner", "", "the email of the first owner: the answer has the token of their invite")
 	a, err := c.parse(args, "NAME")
 	if err != nil {
 		return err
 	}
-	o, err := c.operator(ctx, http.MethodPost, "/admin/companies", object{"name": a[0]})
+	body := object{"name": a[0]}
+	if *owner != "" {
+		body["owner"] = *owner
+	}
+	o, err := c.operator(ctx, http.MethodPost, "/admin/companies", body)
 	if err != nil {
 		return err
 	}
-	return c.print(o, "id", "name", "admin_key", "project_id", "api_key", "test_key")
+	if invited, ok := o["owner"].(object); ok && !*c.json {
+		o["invite_token"], o["accept_path"] = invited["token"], invited["accept_path"]
+	}
+	return c.print(o, "id", "name", "admin_key", "project_id", "api_key", "test_key", "invite_token", "accept_path")
 }
 
 func (c *client) companyList(ctx context.Context, args []string) error {

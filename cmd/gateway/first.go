@@ -84,7 +84,7 @@ func (h *house) makeDemo(ctx context.Context) (demo web.CreatedCompany, err erro
 	if err != nil {
 		return demo, err
 	}
-	if demo, err = h.gateway.ProvisionCompany(ctx, act, "Demo"); err != nil {
+	if demo, err = h.gateway.ProvisionCompany(ctx, act, "Demo", ""); err != nil {
 		return demo, err
 	}
 	s, err := directory.Authenticate(ctx, []byte(demo.AdminKey))

@@ -113,7 +113,7 @@ func (w *watched) company(name string) watchedCompany {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c, err := w.gateway.ProvisionCompany(ctx, act, name)
+	c, err := w.gateway.ProvisionCompany(ctx, act, name, "")
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -23,6 +23,14 @@ func (h *house) openUpkeep(ctx context.Context, directory *tenant.Directory, kee
 		h.log.Info("work in the background goes on", "work", kind)
 	}})
 	h.closers = append(h.closers, upkeep.Close)
+	used := h.gateway.StartKeyUse(time.Minute, func(err error) {
+		if err != nil {
+			h.log.Error("when keys were used cannot be stored", "error", err.Error())
+			return
+		}
+		h.log.Info("when keys were used is stored again")
+	})
+	h.closers = append(h.closers, used.Close)
 	go h.beginRollups(ctx, directory)
 }
 

@@ -106,6 +106,8 @@ func Run(t *testing.T, open Open) {
 	f("standing", testStanding)
 	f("users", testUsers)
 	f("bugs", testBugs)
+	f("claims", testClaims)
+	f("claims at once", testClaimRace)
 
 	f("month end", testMonthEnd)
 	f("days of 23 and 25 hours", testDST)

@@ -130,7 +130,7 @@ func testErase(t *testing.T, open Open) {
 	must(t, err)
 	removed, err := w.db.EraseCompany(w.ctx(), a, scope)
 	must(t, err)
-	want := map[string]int64{"entry": 5, "rollup": 1, "rollup_day": 3, "alert": 2, "alert_event": 1, "api_key": 5, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "budget": 10,
+	want := map[string]int64{"entry": 5, "idempotency": 3, "rollup": 1, "rollup_day": 3, "alert": 2, "alert_event": 1, "api_key": 6, "person": 2, "invite": 3, "person_group": 1, "group_member": 1, "custom_role": 2, "role_grant": 5, "session": 1, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "price": 1, "budget": 10,
 		"credential": 1, "credential_name": 1, "data_key": 1, "audit_head": 1, "audit_link": removed["audit"]}
 	for table, n := range want {
 		if removed[table] != n {

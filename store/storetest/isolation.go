@@ -30,6 +30,7 @@ func Isolation(t *testing.T, open Open) {
 	must(t, w.db.PutCredential(w.ctx(), beta, sealed("cred_beta", "beta-only", 1)))
 	_, _, err := w.db.PutBudget(w.ctx(), beta, budget("budget_beta", tenant.OfProject, "proj_beta", tenant.Day))
 	must(t, err)
+	onlyBeta(t, w, beta)
 	// A project that only one of them has ended.
 	_, err = w.db.ArchiveProject(w.ctx(), acme, "proj_ended")
 	must(t, err)
@@ -37,6 +38,7 @@ func Isolation(t *testing.T, open Open) {
 	testSeparateViews(t, w, acme, beta)
 	testForeignIDs(t, w, acme, beta)
 	testSeparateAccountKeys(t, w, acme, beta)
+	testSeparateInvites(t, w, acme, beta)
 	testSeparateChains(t, w, acme, beta)
 	testSeparateChanges(t, w, acme, beta)
 	testSeparateViews(t, w, acme, beta)
@@ -122,6 +124,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	}
 	must(t, db.SetCalendar(ctx, s, &tenant.Calendar{ChangedAt: at.Add(time.Duration(len(name)) * time.Hour)}))
 	furnishMoney(t, w, s, name)
+	furnishPeople(t, w, s, name, at)
 }
 
 var (
@@ -223,6 +226,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	dataKey, err := db.DataKey(ctx, s)
 	see("data key", string(dataKey), err)
 	seeMoney(w, s, see)
+	seePeople(w, s, see)
 	return b.String()
 }
 
@@ -240,6 +244,8 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 			t.Fatalf("%s in acme changed beta:\n%s\n%s", what, before, after)
 		}
 	}
+	changePeople(t, w, acme)
+	f("changing people", nil)
 	_, err := db.UpdateProject(ctx, acme, "proj_same", "acme renamed", tenant.Limits{TokensPerMinute: 9})
 	f("UpdateProject", err)
 	f("SetModelLimits", db.SetModelLimits(ctx, acme, "proj_same", "same-model", tenant.Limits{Concurrent: 5}))
@@ -258,6 +264,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	_, _, err = db.PutBudget(ctx, acme, budget("budget_new", tenant.OfCompany, "", tenant.Week))
 	f("PutBudget of a new one", err)
 	f("SetCalendar", db.SetCalendar(ctx, acme, &tenant.Calendar{ChangedAt: spentAt}))
+	f("SetDegraded", db.SetDegraded(ctx, acme, tenant.Allowance{Nano: 1, Requests: 2}))
 	_, err = db.PutRoute(ctx, acme, tenant.Route{Name: "same", Targets: []tenant.RouteTarget{{Model: "acme/other"}}})
 	f("PutRoute", err)
 	f("DeleteRoute", db.DeleteRoute(ctx, acme, "same"))
@@ -265,6 +272,13 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeleteCredential", db.DeleteCredential(ctx, acme, "cred_same"))
 	f("PutCredentialName", db.PutCredentialName(ctx, acme, sealed("cred_named", "same", 2)))
 	f("DeleteCredentialName", db.DeleteCredentialName(ctx, acme, "same"))
+	f("PutPrice", db.PutPrice(ctx, acme, price("same", "model", "changed")))
+	f("PutPrice of a new one", db.PutPrice(ctx, acme, price("same", "new", "acme")))
+	f("DeletePrice", db.DeletePrice(ctx, acme, "same", "model"))
+	f("EndKept", db.EndKept(ctx, acme, ended("claim_begun", tenant.Kept, "acme")))
+	f("EndKept to free", db.EndKept(ctx, acme, ended("claim_free", tenant.Begun, "")))
+	_, _, err = db.BeginKept(ctx, acme, kept("claim_new", "acme"))
+	f("BeginKept", err)
 	e := entry("att_same", epoch)
 	e.RequestID = "acme request"
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
@@ -338,6 +352,8 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	_, _, err = db.AuditEvents(ctx, acme, audit.Filter{}, openai.Page{After: events[0].ID})
 	f("AuditEvents", err)
 	f("DeleteBudget", db.DeleteBudget(ctx, acme, "budget_beta"))
+	f("DeletePrice", db.DeletePrice(ctx, acme, "beta", "model"))
+	foreignPeople(w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)
 	}

@@ -23,6 +23,8 @@ func furnishMoney(t *testing.T, w *world, s tenant.Scope, name string) {
 		must(t, w.db.CreateSpendAlert(w.ctx(), s, a))
 	}
 	must(t, w.db.CheckAlerts(w.ctx(), s, january.Add(2*day)))
+	furnishKept(t, w, s, name)
+	must(t, w.db.PutPrice(w.ctx(), s, price("same", "model", name)))
 }
 
 // seeMoney is what a company can read of that.
@@ -47,6 +49,7 @@ func seeMoney(w *world, s tenant.Scope, see func(what string, v any, err error))
 	due, next, err := db.Deliveries(ctx, s, january.Add(3*day), 10)
 	see("deliveries", due, err)
 	see("next delivery", next, err)
+	seeKept(w, s, see)
 	calendar, budgets, err := db.Budgets(ctx, s)
 	see("calendar", calendar, err)
 	see("budgets", budgets, err)
@@ -133,6 +136,7 @@ func testSeparateMoney(t *testing.T, w *world) {
 	}
 	testSeparateOwners(t, w)
 	testSeparateAlerts(t, w, one, two)
+	testSeparateKept(t, w, one, two)
 }
 
 // testSeparateOwners has agents and users with the same ids in two companies.

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -294,4 +295,64 @@ func testNames(t *testing.T, open Open) {
 		f(err)
 	}
 	same(t, snapshot(t, w, s), before)
+}
+
+// testKeyRules: a rotated key keeps its id and all that hangs on it, and both
+// values work until the old one's time is over; rules and use are kept.
+func testKeyRules(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	s, values := w.company("acme")
+	other, _ := w.company("other")
+	k := key("key_r", firstProject, firstAccount, epoch)
+	k.Rules.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	must(t, w.db.CreateKey(w.ctx(), s, k))
+	loaded, err := w.db.LoadKey(w.ctx(), s.ID(), k.ID)
+	must(t, err)
+	same(t, loaded.Rules, k.Rules)
+
+	// Rotation, of a project's key and of an admin key.
+	next := k
+	next.OldHash, next.OldUntil, next.Hash, next.Redacted = k.Hash, epoch.Add(time.Hour), [32]byte{9}, "sk-bh-live-...new1"
+	must(t, w.db.RotateKey(w.ctx(), s, next))
+	loaded, err = w.db.LoadKey(w.ctx(), s.ID(), k.ID)
+	must(t, err)
+	same(t, []any{loaded.Hash, loaded.OldHash, loaded.OldUntil, loaded.Redacted, loaded.Rules}, []any{next.Hash, k.Hash, next.OldUntil, next.Redacted, k.Rules})
+	wantFault(t, w.db.RotateKey(w.ctx(), s, next), fault.Conflict) // the value before is no longer that one
+	wantFault(t, w.db.RotateKey(w.ctx(), other, loadedOf(next, loaded)), fault.Conflict)
+	admin, err := w.db.AdminKey(w.ctx(), s, s.KeyID())
+	must(t, err)
+	value, rotated := w.Minter().Rotate(s, admin, time.Now().Add(time.Hour))
+	must(t, w.db.RotateKey(w.ctx(), s, rotated))
+	for _, v := range []string{values[0], value} {
+		now, err := w.Authenticate(w.ctx(), []byte(v))
+		must(t, err)
+		same(t, now.KeyID(), s.KeyID())
+	}
+	_, over := w.Minter().Rotate(s, rotated, time.Now().Add(-time.Second))
+	must(t, w.db.RotateKey(w.ctx(), s, over))
+	for _, v := range []string{values[0], value} {
+		_, err = w.Authenticate(w.ctx(), []byte(v))
+		wantFault(t, err, fault.Unauthenticated)
+	}
+
+	must(t, w.db.CreateKey(w.ctx(), other, key(s.KeyID(), firstProject, firstAccount, epoch))) // ids are a company's own
+	// When it was used: never earlier than what is known, and of this company only.
+	at := epoch.Add(2 * time.Hour)
+	use := func(s tenant.Scope, at time.Time) {
+		must(t, w.db.KeysUsed(w.ctx(), s, []tenant.KeyUse{{Scope: s, At: at}}))
+	}
+	use(s, at)
+	use(s, at.Add(-time.Minute))
+	admin, err = w.db.AdminKey(w.ctx(), s, s.KeyID())
+	must(t, err)
+	same(t, admin.LastUsedAt, at)
+	foreign, err := w.db.LoadKey(w.ctx(), other.ID(), s.KeyID())
+	must(t, err)
+	same(t, foreign.LastUsedAt, time.Time{})
+}
+
+// loadedOf is next rotated once more, from what is stored.
+func loadedOf(next tenant.Key, stored *tenant.Key) tenant.Key {
+	next.OldHash = stored.Hash
+	return next
 }

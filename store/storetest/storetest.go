@@ -36,15 +36,15 @@ func Run(t *testing.T, open Open) {
 		{"Isolation", Isolation},
 		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Fence", testFence},
 		{"Operator", testOperator}, {"ZeroScope", testZeroScope}, {"Feed", testFeed},
-		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys},
+		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys}, {"KeyRules", testKeyRules},
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"AuditFilter", testAuditFilter}, {"AuditChain", testAuditChain}, {"AuditAppend", testAuditAppend},
 		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Budgets", testBudgets}, {"Spent", testSpent},
-		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"SpentAtRandom", testSpentAtRandom},
+		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
-		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts},
+		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts}, {"People", testPeople}, {"RacingOwners", testRacingOwners},
 		{"RacingErase", testRacingErase}, {"RacingAccounts", testRacingAccounts}, {"RacingNames", testRacingNames},
 		{"RacingFeed", testRacingFeed},
 		{"Parallel", testParallel}, {"Cancelled", testCancelled}, {"Warm", testWarm}, {"Closed", testClosed},
@@ -60,6 +60,8 @@ type world struct {
 	db      *store.DB
 	mu      sync.Mutex
 	changed []string // what OnChange was called with
+
+	password string // the hash of samePassword, once it was made
 }
 
 func newWorld(t testing.TB, open Open) *world {

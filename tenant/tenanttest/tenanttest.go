@@ -18,6 +18,7 @@ var Pepper = []byte("a pepper for tests, 32 bytes long")
 // World is a Source of companies in memory and the Directory over it.
 type World struct {
 	*tenant.Directory
+	*people
 	t testing.TB
 
 	mu        sync.Mutex
@@ -30,7 +31,7 @@ type World struct {
 
 // New returns an empty World.
 func New(t testing.TB, o tenant.Options) *World {
-	w := &World{t: t, companies: map[string]func(*tenant.Company){}, keys: map[string]*tenant.Key{}, operators: map[string]*tenant.Key{}}
+	w := &World{t: t, companies: map[string]func(*tenant.Company){}, keys: map[string]*tenant.Key{}, operators: map[string]*tenant.Key{}, people: newPeople()}
 	w.Directory = tenant.NewDirectory(w, w, tenant.NewMinter(Pepper), o)
 	return w
 }

@@ -62,7 +62,7 @@ check('spend_alerts', async () => {
 check('usage_and_costs', async () => {
   const before = await org.usage.costs(span);
   const sum = (page) => page.data.flatMap((b) => b.results).reduce((n, r) => n + Math.round(r.amount.value * 1e9), 0);
-  for (let i = 0; i < 3; i++) await client(env.BULKHEAD_TEST_KEY).chat.completions.create({ model: 'sandbox/echo', messages: ASK });
+  for (let i = 0; i < 3; i++) await client().chat.completions.create({ model: 'sandbox/echo', messages: ASK });
   await client().embeddings.create({ model: 'up/ok', input: 'some text' });
   await client().moderations.create({ model: 'up/ok', input: 'some text' });
   const counted = async (kind, more = {}) => (await org.usage[kind]({ ...span, ...more })).data.flatMap((b) => b.results)

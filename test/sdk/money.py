@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import openai
 
-from harness import ADMIN_KEY, ASK, BASE, PROJECT, TEST_KEY, admin_client, check, client, eventually, fetch, raises, run, same, within
+from harness import ADMIN_KEY, ASK, BASE, PROJECT, admin_client, check, client, eventually, fetch, raises, run, same, within
 
 c = admin_client()
 org = c.admin.organization
@@ -40,7 +40,7 @@ def results(page, kind):
 
 def spend():
     """Makes calls of each kind and returns what they cost, from their headers, once the ledger has it."""
-    work, up = client(TEST_KEY), client()
+    work = up = client()
     cost = Decimal(0)
     for call in (
         lambda: work.chat.completions.with_raw_response.create(model="sandbox/echo", messages=ASK, user="alice"),
@@ -101,7 +101,7 @@ def project_spend_limit():
 @check
 def a_limit_holds():
     p = org.projects.create(name="poor")
-    key = org.projects.service_accounts.create(p.id, name="w", extra_body={"kind": "test"}).api_key.value
+    key = org.projects.service_accounts.create(p.id, name="w").api_key.value
     client(key).chat.completions.create(model="sandbox/echo", messages=ASK)
     status, _, b = fetch("POST", BASE + "/organization/budgets", ADMIN_KEY,
                          {"scope": {"type": "project", "id": p.id}, "window": "day", "limit_usd": "0.000000001"})
@@ -229,7 +229,7 @@ def costs_are_exact():
 @check
 def requests_per_day():
     p = org.projects.create(name="daily")
-    key = org.projects.service_accounts.create(p.id, name="w", extra_body={"kind": "test"}).api_key.value
+    key = org.projects.service_accounts.create(p.id, name="w").api_key.value
     limits = org.projects.rate_limits
     row = next(r for r in limits.list_rate_limits(p.id) if r.model == "*")
     same(row.max_requests_per_1_day, None, "limit per day")

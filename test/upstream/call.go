@@ -18,6 +18,9 @@ type Call struct {
 	IncludeUsage bool // stream_options.include_usage
 	Body         []byte
 
+	Fields    map[string][]string // of a form, files too
+	FileBytes int                 // of its files
+
 	in      input
 	badBody bool // not a JSON object
 	s       *Server
@@ -59,7 +62,9 @@ type tool struct {
 
 func (c *Call) parse(body []byte) {
 	c.Body, c.eol = body, "\n"
-	c.badBody = json.Unmarshal(body, &c.in) != nil
+	if !c.parseForm(body) {
+		c.badBody = json.Unmarshal(body, &c.in) != nil
+	}
 	c.Model, c.Stream, c.IncludeUsage = c.in.Model, c.in.Stream, c.in.StreamOptions.IncludeUsage
 	if _, rest, ok := strings.Cut(c.R.URL.Path, "/deployments/"); ok && c.Model == "" {
 		c.Model, _, _ = strings.Cut(rest, "/")
@@ -94,6 +99,12 @@ func (c *Call) answer() {
 		{"/completions", c.completion},
 		{"/embeddings", c.embeddings},
 		{"/moderations", c.moderations},
+		{"/images/generations", c.media},
+		{"/images/edits", c.media},
+		{"/images/variations", c.media},
+		{"/audio/speech", c.media},
+		{"/audio/transcriptions", c.media},
+		{"/audio/translations", c.media},
 	}
 	for _, e := range endpoints {
 		if !strings.HasSuffix(path, e.end) {
@@ -220,7 +231,8 @@ func (c *Call) firstOf() bool {
 	return first
 }
 
-// WaitRelease blocks until Release, or as WaitGone.
+// WaitRelease blocks until Release or until the client leaves. A server that stops
+// breaks the connection: what is held is never answered then.
 func (c *Call) WaitRelease() { c.waitRelease() }
 
 func (c *Call) waitRelease() {
@@ -228,6 +240,7 @@ func (c *Call) waitRelease() {
 	case <-c.released:
 	case <-c.R.Context().Done():
 	case <-c.s.done:
+		c.Abort()
 	}
 }
 

@@ -48,6 +48,8 @@
 // or max_tokens; a tool call is ToolTokens. Embeddings: EmbeddingTokens for each
 // input. total_tokens is the sum, details are 0.
 //
+// Images and sound: see media.go.
+//
 // # Control over HTTP
 //
 // GET /_requests lists what was recorded, DELETE forgets it; GET /_open gives
