@@ -161,6 +161,9 @@ type Book interface {
 	// store for good when Spent is called is seen. There may be a thousand spans
 	// and tens of thousands of ids. It does I/O and ends when ctx does.
 	Spent(ctx context.Context, s tenant.Scope, spans []Span, before time.Time, except []string) ([]Used, error)
+	// Has returns those of the ids of which the store has an entry of the company.
+	// It does I/O and ends when ctx does.
+	Has(ctx context.Context, s tenant.Scope, ids []string) ([]string, error)
 }
 
 // Standing is where a budget stands in its current period.

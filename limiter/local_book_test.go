@@ -84,6 +84,8 @@ func (f bookFunc) Spent(ctx context.Context, s tenant.Scope, spans []limiter.Spa
 	return f(ctx, s, spans)
 }
 
+func (f bookFunc) Has(context.Context, tenant.Scope, []string) ([]string, error) { return nil, nil }
+
 // A Book that is not there, panics, or answers nonsense refuses; the next answer
 // is believed.
 func TestBookMisbehaves(t *testing.T) {

@@ -154,6 +154,7 @@ func (l *Redis) Hold(ctx context.Context, s tenant.Scope, a *Ask) (Hold, State, 
 	if h.state.HasBudget {
 		granted = at.nano
 	}
+	l.look(s, o)
 	return NewHold(l, HoldID{at.number}, granted, time.UnixMicro(at.at).UTC()), h.state, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkhead/redisdb"
@@ -44,7 +45,8 @@ type redisCompany struct {
 	busy      bool       // a goroutine reads
 	retryRead time.Time
 	tidied    time.Time
-	touched   time.Time // when somebody last entered; guarded by Redis.mu
+	touched   time.Time    // when somebody last entered; guarded by Redis.mu
+	looked    atomic.Int64 // when look last did; nanoseconds
 }
 
 // redisAttempt is one attempt of this gateway. Its fields are guarded by its
@@ -111,6 +113,7 @@ func (l *Redis) enter(id tenant.ID) *redisCompany {
 	if o == nil {
 		tag := "bh:{" + id.String() + "}:"
 		o = &redisCompany{id: id, keys: []string{tag + "counts", tag + "attempts", tag + "due", tag + "claims"}, attempts: map[string]*redisAttempt{}, tidied: time.Now()}
+		o.looked.Store(time.Now().UnixNano())
 		l.companies[id] = o
 	}
 	o.uses++

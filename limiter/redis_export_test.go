@@ -24,7 +24,7 @@ var RegistryScript = luaRegistry
 func RedisScripts() map[string]int {
 	return map[string]int{
 		"hold": scriptHold.Size(), "stand": scriptStand.Size(), "begin": scriptBegin.Size(), "count": scriptCount.Size(),
-		"flush": scriptFlush.Size(), "join": scriptJoin.Size(), "open": scriptOpen.Size(), "tidy": scriptTidy.Size(), "registry": scriptRegistry.Size(),
+		"flush": scriptFlush.Size(), "join": scriptJoin.Size(), "open": scriptOpen.Size(), "tidy": scriptTidy.Size(), "swept": scriptSwept.Size(), "registry": scriptRegistry.Size(),
 	}
 }
 

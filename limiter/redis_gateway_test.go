@@ -69,6 +69,31 @@ func TestRedisGatewayDies(t *testing.T) {
 	f.stands(f.bill.Load()+2*5*usd, 0, heir, lives)
 }
 
+// A gateway dies when its entries have come to the store, before it could say so,
+// and its successor finds nothing in the journal that is not there: who lives
+// finds out that they are.
+func TestRedisShippedUntold(t *testing.T) {
+	server := servers.Start(t, "redis")
+	all, f := fleet(t, server.Var("REDIS_URL"), 2, limiter.RedisOptions{Lease: time.Second})
+	dies, lives := all[0], all[1]
+	var left []*one
+	for range 10 {
+		left = append(left, f.take(dies, 5*usd))
+	}
+	f.stands(0, 50*usd, lives)
+	limiter.Kill(dies)
+	for i, a := range left[:8] {
+		a.entry.Used = limiter.Used{Nano: int64(i) * usd}
+		f.ledger.Record(f.s, a.entry)
+		f.bill.Add(int64(i) * usd)
+	}
+	f.ledger.Ship(f.s, 1<<30, func(n int) int { return n - 1 })
+	eventually(t, "the store is asked", func() bool { // two have no entry
+		st, err := lives.Standing(t.Context(), f.s, f.budgets)
+		return err == nil && st[0].Held == 0 && st[0].Spent == f.bill.Load()+2*5*usd
+	})
+}
+
 // While the Book is read for the first time the journal of a gateway that died is
 // shipped: what was read is not all, and it is read again.
 func TestRedisShippedWhileRead(t *testing.T) {

@@ -40,6 +40,9 @@ var luaOpen string
 //go:embed redis_tidy.lua
 var luaTidy string
 
+//go:embed redis_swept.lua
+var luaSwept string
+
 //go:embed redis_registry.lua
 var luaRegistry string
 
@@ -53,6 +56,7 @@ var (
 	scriptJoin     = redisdb.NewScript(luaCommon + luaJoin)
 	scriptOpen     = redisdb.NewScript(luaCommon + luaOpen)
 	scriptTidy     = redisdb.NewScript(luaCommon + luaTidy)
+	scriptSwept    = redisdb.NewScript(luaCommon + luaSwept)
 	scriptRegistry = redisdb.NewScript(luaRegistry)
 )
 

@@ -12,6 +12,7 @@ import (
 func (l *Redis) Standing(ctx context.Context, s tenant.Scope, budgets []*tenant.Budget) ([]Standing, error) {
 	o := l.enter(s.ID())
 	defer l.done(o)
+	l.look(s, o)
 	all := make([]Standing, 0, len(budgets))
 	var ends time.Time
 	for len(budgets) > 0 {

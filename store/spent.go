@@ -139,23 +139,55 @@ func entryIDs(p span) (low, high string) {
 	return low, ledger.AttemptIDAt(time.UnixMicro(p.to).Add(idSkew))
 }
 
+// Has implements limiter.Book.
+func (db *DB) Has(ctx context.Context, s tenant.Scope, ids []string) (has []string, err error) {
+	err = db.read(ctx, s.ID(), func(t *tx) error {
+		has = has[:0]
+		for _, id := range ids {
+			switch _, err := t.attempt(id); err {
+			case nil:
+				has = append(has, id)
+			case errNoRow:
+			default:
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return has, nil
+}
+
 // except takes an entry out of the sums it is in. Most are not in the store yet.
 func (t *tx) except(id string, spans []limiter.Span, before time.Time, all []limiter.Used) error {
-	var u limiter.Used
-	var at time.Time
-	var by limiter.By
-	var lent int64
-	err := t.one(spentOne, []any{&u.Nano, &u.Tokens, &u.Requests, moment{&at}, &by.Project, &by.Key, &by.Agent, &by.User, &lent}, id)
-	if err == errNoRow || err == nil && !at.Before(before) {
+	a, err := t.attempt(id)
+	if err == errNoRow || err == nil && !a.at.Before(before) {
 		return nil
 	}
-	by.Lent = lent != 0
+	u := &a.used
 	for i, sp := range spans {
-		if !at.Before(sp.From) && (sp.To.IsZero() || at.Before(sp.To)) && by.Has(&tenant.Budget{Kind: sp.Kind, Of: sp.Of}) {
+		if !a.at.Before(sp.From) && (sp.To.IsZero() || a.at.Before(sp.To)) && a.by.Has(&tenant.Budget{Kind: sp.Kind, Of: sp.Of}) {
 			all[i].Nano -= u.Nano
 			all[i].Tokens -= u.Tokens
 			all[i].Requests -= u.Requests
 		}
 	}
 	return err
+}
+
+// spentAttempt is what an entry says of one attempt.
+type spentAttempt struct {
+	used limiter.Used
+	at   time.Time
+	by   limiter.By
+}
+
+// attempt reads the entry of an attempt; errNoRow if there is none.
+func (t *tx) attempt(id string) (a spentAttempt, err error) {
+	var lent int64
+	err = t.one(spentOne, []any{&a.used.Nano, &a.used.Tokens, &a.used.Requests, moment{&a.at}, &a.by.Project, &a.by.Key, &a.by.Agent, &a.by.User, &lent}, id)
+	a.by.Lent = lent != 0
+	return a, err
 }

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -26,23 +27,30 @@ const everywhere = 5 * time.Second
 // fleetOptions say what is special about a fleet. Zero values: nothing.
 type fleetOptions struct {
 	companies int // with a credential each; default 3
+	gateways  int // default 3
 	config    string
+	log       string // level; default warn: a line for each call would hide the others
 	env       []string
 	// database is where the rows are; default a new one on the shared server.
 	database *pgtest.Database
+	// redis is the URL of what counts limits and budgets; "" is each gateway for
+	// itself.
+	redis string
 	// link is the gateway whose way to the database is a link; 0 none, 1 the
 	// first.
 	link int
 }
 
-// fleet is three gateways over one PostgreSQL database behind a balancer, each
+// fleet is some gateways over one PostgreSQL database behind a balancer, each
 // with a data folder of its own and none special, and companies whose calls go
-// to one provider with the credential of each.
+// to one provider with the credential of each. It is there twice: as up, of which
+// no price is known, and as openai, where the provider sees by the path which
+// gateway calls, /g0/v1 and so on.
 type fleet struct {
 	up       *upstream.Server
 	db       pgtest.Database
-	all      [3]*gateway
-	runs     [3]*process
+	all      []*gateway
+	runs     []*process
 	balancer *balancer
 	link     *link
 	members  []*member
@@ -81,9 +89,12 @@ func newFleet(t *testing.T, s *scale.Run, o fleetOptions) *fleet {
 		o.database = &db
 	}
 	f.db = *o.database
-	// A line for each call would hide the others.
-	config := "log: {level: warn}\nproviders:\n  up: {kind: custom, base_url: " + f.up.BaseURL() + "}\n" + o.config
-	for i := range f.all {
+	if o.redis != "" {
+		o.env = append(o.env, "BULKHEAD_REDIS_URL="+o.redis)
+	}
+	for i := range cmp.Or(o.gateways, 3) {
+		config := fmt.Sprintf("log: {level: %s}\nproviders:\n  up: {kind: custom, base_url: %s}\n  openai: {kind: openai, base_url: %s/g%d/v1}\n%s",
+			cmp.Or(o.log, "warn"), f.up.BaseURL(), f.up.URL(), i, o.config)
 		at := f.db.URL
 		if i == o.link-1 {
 			at = f.linked(t)
@@ -92,8 +103,9 @@ func newFleet(t *testing.T, s *scale.Run, o fleetOptions) *fleet {
 			"BULKHEAD_POSTGRES_URL=" + at, "BULKHEAD_POSTGRES_OWNER_URL=" + f.db.OwnerURL,
 			"BULKHEAD_MASTER_KEY=" + strings.Repeat("a7", 32),
 		}, o.env...)
-		f.all[i] = prepare(t, config, env...)
+		f.all = append(f.all, prepare(t, config, env...))
 	}
+	f.runs = make([]*process, len(f.all))
 	first := f.all[0]
 	migrating.Lock() // roles are the server's, not the database's
 	first.migrated(t)
@@ -103,7 +115,7 @@ func newFleet(t *testing.T, s *scale.Run, o fleetOptions) *fleet {
 		f.all[i].Demo, f.all[i].Operator = first.Demo, first.Operator
 		f.start(t, i)
 	}
-	f.balancer = newBalancer(t, f.all[:]...)
+	f.balancer = newBalancer(t, f.all...)
 	for i := range max(o.companies, 3) {
 		m := &member{company: first.newCompany(t, fmt.Sprint("Member ", i))}
 		f.newSecret(t, 0, m)

@@ -24,8 +24,14 @@ func (unrecorded) RecordAct(context.Context, string, string, string) error { ret
 // inStore works in the data folder of a gateway that has stopped, for a company.
 func (g *gateway) inStore(t *testing.T, c company, do func(db *store.DB, s tenant.Scope) error) {
 	t.Helper()
+	within(t, store.Options{Path: filepath.Join(g.Data, "bulkhead.db")}, c, do)
+}
+
+// within works in a database for a company.
+func within(t *testing.T, at store.Options, c company, do func(db *store.DB, s tenant.Scope) error) {
+	t.Helper()
 	ctx := t.Context()
-	db, err := store.Open(ctx, store.Options{Path: filepath.Join(g.Data, "bulkhead.db")})
+	db, err := store.Open(ctx, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,19 +54,31 @@ func (g *gateway) inStore(t *testing.T, c company, do func(db *store.DB, s tenan
 // has stopped, oldest end first.
 func (g *gateway) entries(t *testing.T, c company) (all []ledger.Entry) {
 	t.Helper()
-	g.inStore(t, c, func(db *store.DB, s tenant.Scope) error {
+	g.inStore(t, c, readEntries(t, &all))
+	return all
+}
+
+// entries reads what the database has of the ledger of a company, oldest end
+// first.
+func (f *fleet) entries(t *testing.T, c company) (all []ledger.Entry) {
+	t.Helper()
+	within(t, store.Options{URL: f.db.URL}, c, readEntries(t, &all))
+	return all
+}
+
+func readEntries(t *testing.T, all *[]ledger.Entry) func(db *store.DB, s tenant.Scope) error {
+	return func(db *store.DB, s tenant.Scope) error {
 		page := openai.Page{Limit: 100}
 		for {
 			list, more, err := db.Entries(t.Context(), s, page)
-			all = append(all, list...)
+			*all = append(*all, list...)
 			if err != nil || !more {
+				slices.Reverse(*all)
 				return err
 			}
 			page.After = list[len(list)-1].ID
 		}
-	})
-	slices.Reverse(all)
-	return all
+	}
 }
 
 // TestLedgerRows makes calls of every kind and reads the rows of the ledger once

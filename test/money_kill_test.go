@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type trap struct {
 	phase  string
 	left   int
 	sprung chan struct{}
+	path   string // of the request that sprung it
 }
 
 // set makes the trap ready for the next time.
@@ -40,6 +42,7 @@ func (tr *trap) at(c *upstream.Call, phase string) {
 	if tr.phase == phase {
 		tr.left--
 		if hit = tr.left == 0; hit {
+			tr.path = c.R.URL.Path
 			close(tr.sprung)
 		}
 	}
@@ -49,24 +52,36 @@ func (tr *trap) at(c *upstream.Call, phase string) {
 	}
 }
 
+// victim is the gateway of a fleet whose call has sprung the trap.
+func (tr *trap) victim(t *testing.T) (gateway int) {
+	t.Helper()
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if _, err := fmt.Sscanf(tr.path, "/g%d/", &gateway); err != nil {
+		t.Fatalf("no gateway of the fleet calls %s: %s", tr.path, err)
+	}
+	return gateway
+}
+
 // leavesText is said by a client that leaves in the middle of its stream.
 const leavesText = "I leave"
 
 // wholeCalls are the ids of calls that their clients saw end well.
 type wholeCalls struct {
-	mu  sync.Mutex
-	ids map[string]bool
+	mu     sync.Mutex
+	ids    map[string]bool
+	enough atomic.Bool // calls end as they are, and no more are made
 }
 
 // leave begins a stream and leaves in the middle of it.
-func leave(ctx context.Context, g *gateway, key string) error {
+func leave(ctx context.Context, url, key string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	body, err := json.Marshal(paidBody(leavesText, true))
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+"/v1/chat/completions", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -80,17 +95,17 @@ func leave(ctx context.Context, g *gateway, key string) error {
 	return err
 }
 
-// call calls g until something fails.
-func (w *wholeCalls) call(ctx context.Context, g *gateway, key string, from int) {
-	for i := from; ctx.Err() == nil; i++ {
+// call calls until something fails.
+func (w *wholeCalls) call(ctx context.Context, url, key string, from int) {
+	for i := from; ctx.Err() == nil && !w.enough.Load(); i++ {
 		stream := i%2 == 0
 		if i%5 == 0 {
-			if leave(ctx, g, key) != nil {
+			if leave(ctx, url, key) != nil {
 				return
 			}
 			continue
 		}
-		a, err := tryAsk(ctx, http.MethodPost, g.URL+"/v1/chat/completions", key, paidBody("Hi"+strings.Repeat("!", i%7), stream))
+		a, err := tryAsk(ctx, http.MethodPost, url+"/v1/chat/completions", key, paidBody("Hi"+strings.Repeat("!", i%7), stream))
 		if err != nil || a.status != http.StatusOK {
 			return
 		}
@@ -130,7 +145,7 @@ func TestMoneyKill(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		var calls sync.WaitGroup
 		for n := range clients {
-			calls.Go(func() { whole.call(ctx, g, c.APIKey, n) })
+			calls.Go(func() { whole.call(ctx, g.URL, c.APIKey, n) })
 		}
 		select {
 		case <-sprung:
@@ -171,7 +186,7 @@ func TestMoneyKill(t *testing.T) {
 		t.Errorf("after all: %d %s", a.status, a.body)
 	}
 	for range 3 {
-		if err := leave(t.Context(), g, c.APIKey); err != nil {
+		if err := leave(t.Context(), g.URL, c.APIKey); err != nil {
 			t.Errorf("after all: %s", err)
 		}
 	}

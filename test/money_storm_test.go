@@ -30,27 +30,45 @@ func TestMoneyStorm(t *testing.T) {
 	up := upstream.New(t)
 	g := prepare(t, moneyConfig(up))
 	p := g.serve(t)
-	bill := storm(t, s, up, []*gateway{g}, g.Demo)
+	bill := storm(t, s, up, g.URL, []*gateway{g}, g.Demo, stormOptions{})
 	p.stop(t)
 	stormRows(t, bill, g.entries(t, g.Demo))
 }
 
-// storm has calls of c at all of some gateways, and returns what was billed.
-func storm(t *testing.T, s *scale.Run, up *upstream.Server, all []*gateway, c company) (bill *biller) {
+// stormOptions say what is special about a storm. Zero values: nothing.
+type stormOptions struct {
+	figures string // what the names of its figures begin with
+	known   func() // waits until every gateway knows of the budget
+	// trouble is made when a third of the budget is billed. Calls may then fail
+	// with 503, and are made again.
+	trouble func()
+}
+
+// storm has calls of c at a URL, behind which are all of some gateways, and
+// returns what was billed.
+func storm(t *testing.T, s *scale.Run, up *upstream.Server, at string, all []*gateway, c company, o stormOptions) (bill *biller) {
 	t.Helper()
 	calls, pays := scale.Pick(s, 60, 500), scale.Pick(s, int64(20), 100)
-	bill = newBiller(up, nil)
 	g := all[0]
 	g.setCredential(t, c, "openai", upstreamSecret)
 	limit := pays * paidNano(billedInput, (leastOutput+mostOutput)/2)
 	b := g.setBudget(t, c, limit, "month")
-	var held, quota, answered atomic.Int64
+	if o.known != nil {
+		o.known()
+	}
+	third, once := make(chan struct{}), sync.Once{}
+	bill = newBiller(up, func(*upstream.Call, string) {
+		if bill.sum() > limit/3 {
+			once.Do(func() { close(third) })
+		}
+	})
+	var held, away, quota, answered atomic.Int64
 	var clients sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for i := range calls {
 		clients.Go(func() {
-			got := stormCall(ctx, t, all[i%len(all)], c.APIKey, paidBody("Hi"+strings.Repeat("!", i%7), i%2 == 0), &held)
+			got := stormCall(ctx, t, at, c.APIKey, paidBody("Hi"+strings.Repeat("!", i%7), i%2 == 0), &held, &away)
 			switch got.status {
 			case http.StatusOK:
 				answered.Add(1)
@@ -61,6 +79,14 @@ func storm(t *testing.T, s *scale.Run, up *upstream.Server, all []*gateway, c co
 			}
 		})
 	}
+	if o.trouble != nil {
+		select {
+		case <-third:
+			o.trouble()
+		case <-ctx.Done():
+			t.Error("a third of the budget was never billed")
+		}
+	}
 	clients.Wait()
 	total := bill.sum()
 	if total > limit || total < limit*95/100 {
@@ -70,6 +96,9 @@ func storm(t *testing.T, s *scale.Run, up *upstream.Server, all []*gateway, c co
 		t.Errorf("%d answered, %d refused for what is held, %d for what is spent, the smallest limit was %d: too few to say anything",
 			answered.Load(), held.Load(), quota.Load(), bill.least)
 	}
+	if o.trouble != nil && away.Load() == 0 {
+		t.Error("no answer was 503: the trouble was none")
+	}
 	for _, g := range all {
 		var spent, holds int64
 		eventually(t, 10*time.Second, "all is settled", func() bool { spent, holds = g.stands(t, c, b.ID); return holds == 0 })
@@ -77,11 +106,12 @@ func storm(t *testing.T, s *scale.Run, up *upstream.Server, all []*gateway, c co
 			t.Errorf("%s counts %d spent, the provider bills %d", g.URL, spent, total)
 		}
 	}
-	s.Figure("calls", calls)
-	s.Figure("answered", answered.Load())
-	s.Figure("refused_held", held.Load())
-	s.Figure("refused_spent", quota.Load())
-	s.Figure("used_percent", fmt.Sprintf("%.2f", 100*float64(total)/float64(limit)))
+	s.Figure(o.figures+"calls", calls)
+	s.Figure(o.figures+"answered", answered.Load())
+	s.Figure(o.figures+"refused_held", held.Load())
+	s.Figure(o.figures+"unavailable", away.Load())
+	s.Figure(o.figures+"refused_spent", quota.Load())
+	s.Figure(o.figures+"used_percent", fmt.Sprintf("%.2f", 100*float64(total)/float64(limit)))
 	return bill
 }
 
@@ -97,13 +127,23 @@ func stormRows(t *testing.T, bill *biller, rows []ledger.Entry) {
 }
 
 // stormCall calls until it is answered, or refused for good. It waits as the
-// official SDKs do, and longer.
-func stormCall(ctx context.Context, t *testing.T, g *gateway, key string, body any, held *atomic.Int64) answer {
+// official SDKs do, and longer. After a 503
+// it calls again, too.
+func stormCall(ctx context.Context, t *testing.T, url, key string, body any, held, away *atomic.Int64) answer {
 	for {
-		a, err := tryAsk(ctx, http.MethodPost, g.URL+"/v1/chat/completions", key, body)
+		a, err := tryAsk(ctx, http.MethodPost, url+"/v1/chat/completions", key, body)
 		if err != nil {
 			t.Errorf("a call failed: %s", err)
 			return a
+		}
+		if a.status == http.StatusServiceUnavailable {
+			away.Add(1)
+			select {
+			case <-time.After(250 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return a
+			}
 		}
 		if a.status != http.StatusTooManyRequests {
 			return a

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"bulkhead/ledger"
 	"bulkhead/store/pgtest"
 	"bulkhead/tenant"
 	"bulkhead/tenant/tenanttest"
@@ -28,10 +29,25 @@ func ownDatabase(t *testing.T, server *servers.Server) *pgtest.Database {
 // TestPostgresGone stops the database under three gateways with traffic running:
 // known keys go on, unknown ones are refused with 503, entries wait, and none is
 // lost or doubled. (DESIGN section 10.)
-func TestPostgresGone(t *testing.T) {
+func TestPostgresGone(t *testing.T) { postgresGone(t, scale.Of(t), "") }
+
+// TestPostgresGoneWithRedis is the same while Redis counts budgets: it has what is
+// spent, and needs no database for it.
+func TestPostgresGoneWithRedis(t *testing.T) {
 	s := scale.Of(t)
+	postgresGone(t, s, servers.Start(t, "redis").Var("REDIS_URL"))
+}
+
+func postgresGone(t *testing.T, s *scale.Run, redis string) {
+	t.Helper()
 	db := servers.Start(t, "postgres")
-	f := newFleet(t, s, fleetOptions{database: ownDatabase(t, db)})
+	f := newFleet(t, s, fleetOptions{companies: 4, database: ownDatabase(t, db), redis: redis})
+	busy, free := f.members[:3], f.members[3]
+	bill := newBiller(f.up, nil)
+	var budgets []budget
+	if redis != "" {
+		budgets = f.budgeted(t, busy...)
+	}
 	// A key with the right form and sum that nobody has seen.
 	w := tenanttest.New(t, tenant.Options{})
 	stranger, _ := w.Company("stranger", tenant.KeyLive, nil)
@@ -43,8 +59,8 @@ func TestPostgresGone(t *testing.T) {
 		}
 		return true
 	}
-	tr := f.traffic(t, s, f.members...)
-	tr.settles(t, f.members...)
+	tr := f.newTraffic(t, s, redis != "", busy...)
+	tr.settles(t, busy...)
 
 	if err := db.Stop(); err != nil {
 		t.Fatal(err)
@@ -76,8 +92,24 @@ func TestPostgresGone(t *testing.T) {
 			return g.chat(t, stranger, "up/ok").status == http.StatusUnauthorized
 		})
 	}
-	f.obey(t, f.members[0], 0, 1, 2)
+	f.obey(t, free, 0, 1, 2)
 	calls := tr.stop()
 	none(t, calls, nil)
+	for i, b := range budgets {
+		c := f.members[i].company
+		for _, g := range f.all {
+			eventually(t, 30*time.Second, "what is spent is what the ledger has", func() bool {
+				spent, held, ok := g.standing(t, c, b.ID)
+				return ok && held == 0 && spent > 0 && spent == costOf(f.entries(t, c))
+			})
+		}
+	}
 	f.account(t, s, calls, nil)
+	if redis != "" {
+		var rows []ledger.Entry
+		for _, m := range f.members {
+			rows = append(rows, paidRows(f.entries(t, m.company))...)
+		}
+		bill.check(t, rows, 0)
+	}
 }

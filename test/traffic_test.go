@@ -58,7 +58,7 @@ func handlePaced(up *upstream.Server) {
 type sent struct {
 	marker       string // in the message, so that the provider's record can be found
 	by           *member
-	stream       bool
+	stream, paid bool
 	began, ended time.Time
 	gateway      int // that had the connection; -1: none
 	status       int
@@ -79,6 +79,7 @@ func (s *sent) String() string {
 type traffic struct {
 	f       *fleet
 	url     string
+	paid    bool // of paidModel, which a biller answers
 	done    chan struct{}
 	clients sync.WaitGroup
 	count   atomic.Int64 // answered in whole
@@ -92,7 +93,12 @@ type traffic struct {
 // the end of the test.
 func (f *fleet) traffic(t *testing.T, s *scale.Run, of ...*member) *traffic {
 	t.Helper()
-	tr := &traffic{f: f, url: f.balancer.URL, done: make(chan struct{})}
+	return f.newTraffic(t, s, false, of...)
+}
+
+func (f *fleet) newTraffic(t *testing.T, s *scale.Run, paid bool, of ...*member) *traffic {
+	t.Helper()
+	tr := &traffic{f: f, url: f.balancer.URL, paid: paid, done: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(context.Background(), scale.Pick(s, 3*time.Minute, time.Hour))
 	// What happened is kept in memory until the end: a longer run calls less often.
 	every := scale.Pick(s, 15*time.Millisecond, 50*time.Millisecond)
@@ -169,7 +175,7 @@ func (tr *traffic) client(ctx context.Context, number int, every time.Duration, 
 		case <-ctx.Done():
 			return
 		}
-		call := &sent{began: time.Now(), marker: fmt.Sprintf("[%d.%d]", number, tr.number.Add(1)), by: of[random.IntN(len(of))], stream: random.IntN(2) == 0}
+		call := &sent{began: time.Now(), marker: fmt.Sprintf("[%d.%d]", number, tr.number.Add(1)), by: of[random.IntN(len(of))], stream: random.IntN(2) == 0, paid: tr.paid}
 		tr.mu.Lock()
 		tr.calls = append(tr.calls, call)
 		tr.mu.Unlock()
@@ -190,6 +196,9 @@ func (s *sent) send(ctx context.Context, c *http.Client, url string, b *balancer
 	if s.stream {
 		body = chatBody("up/paced", "Hello "+s.marker)
 		body["stream"] = true
+	}
+	if s.paid {
+		body = paidBody("Hello "+s.marker, s.stream)
 	}
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -219,6 +228,9 @@ func (s *sent) send(ctx context.Context, c *http.Client, url string, b *balancer
 
 // isWhole reports whether all was there that the upstream says.
 func (s *sent) isWhole(text string) bool {
+	if s.paid {
+		return strings.Contains(text, `"usage":{`) && !s.stream || strings.HasSuffix(text, "data: [DONE]\n\n")
+	}
 	if !s.stream {
 		return strings.Contains(text, "Hello from the upstream") && strings.Contains(text, `"usage"`)
 	}

@@ -181,7 +181,7 @@ func TestWebhookOfMany(t *testing.T) {
 			return ask(t, http.MethodGet, g.URL+"/v1/organization/spend_alerts/"+made.ID, c.AdminKey, nil).status == http.StatusOK
 		})
 	}
-	spend(f.all[:]...)
+	spend(f.all...)
 	eventually(t, 20*time.Second, "it is told", func() bool { return len(r.ids()) > 0 })
 	f.runs[0].kill(t)
 	f.all[1].call(t, http.MethodPost, f.all[1].URL+"/v1/organization/spend_alerts", c.AdminKey, spendAlertAt(0, r.URL+"/second"), nil)

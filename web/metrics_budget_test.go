@@ -37,6 +37,8 @@ func (b *sums) Spent(ctx context.Context, _ tenant.Scope, spans []limiter.Span, 
 	return all, nil
 }
 
+func (b *sums) Has(context.Context, tenant.Scope, []string) ([]string, error) { return nil, nil }
+
 // budgetLab is a lab whose limiter counts budgets.
 type budgetLab struct {
 	*lab

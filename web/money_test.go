@@ -39,6 +39,15 @@ func (s *moneyStore) AppendEntries(_ context.Context, batch []ledger.Booked) err
 }
 
 // Spent implements limiter.Book.
+func (s *moneyStore) Has(_ context.Context, scope tenant.Scope, ids []string) (has []string, err error) {
+	for _, e := range s.all(scope) {
+		if slices.Contains(ids, e.ID) {
+			has = append(has, e.ID)
+		}
+	}
+	return has, nil
+}
+
 func (s *moneyStore) Spent(_ context.Context, scope tenant.Scope, spans []limiter.Span, before time.Time, except []string) ([]limiter.Used, error) {
 	all := make([]limiter.Used, len(spans))
 	for _, e := range s.all(scope) {

@@ -2,6 +2,7 @@ package limitertest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,6 +96,18 @@ func (l *Ledger) Spent(ctx context.Context, s tenant.Scope, spans []limiter.Span
 		}
 	}
 	return all, nil
+}
+
+// Has implements limiter.Book.
+func (l *Ledger) Has(_ context.Context, s tenant.Scope, ids []string) (has []string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		if slices.ContainsFunc(l.store[s.ID()], func(e Entry) bool { return e.ID == id }) {
+			has = append(has, id)
+		}
+	}
+	return has, nil
 }
 
 // within reports whether e counts in a span.

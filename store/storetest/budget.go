@@ -137,6 +137,9 @@ func testSpent(t *testing.T, open Open) {
 	f(noon, nil, 10, 10, 0, 0, 0, 0, 0, 11) // what was held before noon
 	f(tomorrow, []string{other.ID, lent.ID, early.ID, "att_nobody"}, 1130, 1130, 0, 100, 200, 0, 0, 1132)
 	f(noon, []string{other.ID}, 10, 10, 0, 0, 0, 0, 0, 11)
+	has, err := w.db.Has(w.ctx(), s, []string{other.ID, "att_nobody", early.ID, ""})
+	must(t, err)
+	same(t, has, []string{other.ID, early.ID})
 	// One rank above replaces the figures in the sums.
 	agent.Rank, agent.CostNano, agent.Usage.Input = ledger.Final+1, 101, 101
 	must(t, w.db.AppendEntries(w.ctx(), book(s, agent)))

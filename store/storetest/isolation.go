@@ -204,6 +204,8 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 		used, err := db.Spent(ctx, s, spans, spentAt.Add(time.Hour), except)
 		see("spent", used, err)
 	}
+	has, err := db.Has(ctx, s, []string{ledger.AttemptIDAt(spentAt), "att_same", "att_a", "att_b"})
+	see("has", has, err)
 	before := all
 	before.Before = "att_same"
 	entries, _, err := db.Entries(ctx, s, before)

@@ -1,11 +1,14 @@
 """Budgets: what is held, what is spent, and what the SDK makes of each."""
 
+import os
+import re
 import threading
+import time
 from decimal import Decimal
 
 import openai
 
-from harness import ADMIN_KEY, UPSTREAM, URL, check, client, eventually, fetch, forget, raises, run, same, seen
+from harness import ADMIN_KEY, UPSTREAM, URL, check, client, eventually, fetch, forget, page, raises, run, same, seen
 
 MODEL = "openai/gpt-4o-mini"
 
@@ -15,11 +18,24 @@ def ask(c, text, **more):
         model=MODEL, messages=[{"role": "user", "content": text}], max_completion_tokens=500, **more)
 
 
+# Where each of many gateways has its metrics; none where there is one.
+FLEET = [url for url in os.environ.get("FLEET_OPS_URLS", "").split(",") if url]
+
+
+def heard(url):
+    """When that gateway last asked for changes and was told."""
+    now = time.time()
+    return now - float(re.search(r"^bulkhead_policy_stale_seconds (.*)$", page(url + "/metrics"), re.M)[1])
+
+
 def budget(limit):
-    """Sets the company's budget and returns its path."""
+    """Sets the company's budget, waits until every gateway knows, and returns its path."""
     status, _, b = fetch("POST", URL + "/v1/organization/budgets", ADMIN_KEY,
                          {"scope": {"type": "company"}, "window": "month", "limit_usd": limit})
     assert status in (200, 201), b
+    done = time.time()
+    for url in FLEET:
+        eventually(10, url + " knows of the budget", lambda: heard(url) > done)
     return URL + "/v1/organization/budgets/" + b["id"]
 
 

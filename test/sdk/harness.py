@@ -151,6 +151,12 @@ def fetch(method, url, key=None, body=None):
     return status, headers, json.loads(text) if text else None
 
 
+def page(url):
+    """The text of a page that is not JSON."""
+    with _opener.open(url, timeout=30) as r:
+        return r.read().decode()
+
+
 def seen(model=None):
     """The requests the upstream got since forget(), all or of one of its models."""
     _, _, all = fetch("GET", UPSTREAM + "/_requests")
