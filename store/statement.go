@@ -68,7 +68,7 @@ func companyStatements() []statement {
 		credentialNameDeleted, credentialNamePut, credentialNamesListed,
 		credentialDeleted, credentialInserted, credentialOne, credentialProviders, credentialUpdated, credentialsListed,
 		dataKeyInserted, dataKeyOne,
-		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
+		entriesAhead, entriesAppended, entriesDropped, entryAppended, entryAppendedWhole,
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyUpdated, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,
