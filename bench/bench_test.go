@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -261,8 +262,10 @@ func fakeGateway(config string) error {
 	}
 	front := func(rc *fasthttp.RequestCtx) {
 		key := string(rc.Request.Header.Peek("Authorization"))
-		admin := string(rc.Path()) == "/v1/organization/credentials"
+		admin := strings.HasPrefix(string(rc.Path()), "/v1/organization/")
 		switch {
+		case admin && rc.IsGet():
+			rc.SetBodyString(`{"data":[{"id":"key_1"}]}`)
 		case admin && strings.HasPrefix(key, "Bearer admin"):
 			rc.SetStatusCode(http.StatusCreated)
 		case !admin && strings.HasPrefix(key, "Bearer api"):
@@ -297,11 +300,15 @@ func TestMeasure(t *testing.T) {
 	if err := b.measure(t.Context(), allCases, rep); err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.CPU) != 4 || len(rep.Latency) != 4 || len(rep.Streams) != 2 || rep.Companies == nil {
+	if len(rep.CPU) != 5 || len(rep.Latency) != 4 || len(rep.Streams) != 2 || rep.Companies == nil {
 		t.Fatalf("cases are missing: %d %d %d %v", len(rep.CPU), len(rep.Latency), len(rep.Streams), rep.Companies)
 	}
 	for _, c := range rep.CPU {
-		if len(c.Ratios) != 3 || len(c.Rows) != 3 {
+		targets := 3
+		if c.Case == "budgets" {
+			targets = 2 // the floor and the gateway with budgets
+		}
+		if len(c.Ratios) != targets*(targets-1)/2 || len(c.Rows) != targets {
 			t.Errorf("%s has %d ratios of %d targets", c.Case, len(c.Ratios), len(c.Rows))
 		}
 		for _, row := range c.Rows {
@@ -327,12 +334,12 @@ func TestMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back report
-	if err := json.Unmarshal(saved, &back); err != nil || len(back.CPU) != 4 {
+	if err := json.Unmarshal(saved, &back); err != nil || len(back.CPU) != 5 {
 		t.Errorf("the saved report does not read back: %v", err)
 	}
 	var out bytes.Buffer
 	rep.print(&out)
-	for _, want := range []string{"| json-1k | bulkhead | floor-like |", "| streams |", "| KiB per company |", "| direct |"} {
+	for _, want := range []string{"| json-1k | bulkhead | floor-like |", "| budgets | bulkhead with budgets | floor-like |", "| streams |", "| KiB per company |", "| direct |"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
@@ -366,5 +373,52 @@ func TestCancelled(t *testing.T) {
 	})
 	if err == nil || n != 1 {
 		t.Errorf("went on %d times after the cancel: %v", n, err)
+	}
+}
+
+func TestParseScripts(t *testing.T) {
+	info := "# Commandstats\r\ncmdstat_ping:calls=3,usec=2\r\ncmdstat_evalsha:calls=1234,usec=5,usec_per_call=0.1\r\n"
+	if got := parseScripts(info); got != 1234 {
+		t.Errorf("got %d scripts", got)
+	}
+	if got := parseScripts("cmdstat_get:calls=9"); got != 0 {
+		t.Errorf("got %d scripts where none ran", got)
+	}
+}
+
+// What a client writes in one piece is one message, and comes through.
+func TestTap(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			go func() { _, _ = io.Copy(c, c) }()
+		}
+	}()
+	tap, err := newTap(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.close()
+	c, err := net.Dial("tcp", tap.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range 5 {
+		sent := fmt.Sprint("PING and PONG ", i)
+		if _, err := c.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(sent))
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != sent {
+			t.Fatalf("%q came back as %q, %v", sent, got, err)
+		}
+	}
+	if n := tap.messages.Load(); n != 5 {
+		t.Errorf("%d messages, not 5", n)
 	}
 }

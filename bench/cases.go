@@ -37,6 +37,7 @@ type bench struct {
 	few, all int // companies
 	names    []string
 	binary   string // the gateway's
+	redis    string // URL, for the case redis
 	dir      string // temporary
 	mock     string // address
 	mockProc *process

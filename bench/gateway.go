@@ -31,10 +31,11 @@ func buildGateway(dir string) (string, error) {
 
 // company is what the gateway says of a new company, and data/demo.json.
 type company struct {
-	ID       string `json:"id"`
-	Name     string `json:"name"`
-	AdminKey string `json:"admin_key"`
-	APIKey   string `json:"api_key"`
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	AdminKey  string `json:"admin_key"`
+	APIKey    string `json:"api_key"`
+	ProjectID string `json:"project_id"`
 }
 
 // gateway is a running gateway with one company and its credential.
@@ -52,7 +53,7 @@ const startWait = 60 * time.Second
 
 // startGateway starts the binary with its state in dir/data, which may be of
 // an earlier run, and gives the demo company a credential for the mock.
-func startGateway(bin, dir, mock string) (*gateway, error) {
+func startGateway(bin, dir, mock string, env ...string) (*gateway, error) {
 	g := &gateway{bin: bin, dir: dir, log: filepath.Join(dir, "log")}
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -60,7 +61,7 @@ func startGateway(bin, dir, mock string) (*gateway, error) {
 	}
 	file := filepath.Join(dir, "config.yaml")
 	// One company holds all streams of a case, which is more than its share.
-	text := fmt.Sprintf("limits: {concurrent_requests: 0, concurrent_total: 0}\nproviders:\n  bench:\n    kind: custom\n    base_url: http://%s/v1\n", mock)
+	text := fmt.Sprintf("limits: {concurrent_requests: 0, concurrent_total: 0}\nproviders:\n  bench:\n    kind: custom\n    base_url: http://%[1]s/v1\n  openai:\n    kind: openai\n    base_url: http://%[1]s/v1\n", mock)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -74,6 +75,7 @@ func startGateway(bin, dir, mock string) (*gateway, error) {
 	cmd := exec.Command(bin, "serve", "-config", file)
 	cmd.Dir = dir
 	cmd.Env = append(plainEnv(), "BULKHEAD_LISTEN="+g.addr, "BULKHEAD_OPS_LISTEN="+g.ops, "BULKHEAD_DATA="+data)
+	cmd.Env = append(cmd.Env, env...)
 	log, err := os.Create(g.log)
 	if err != nil {
 		return nil, err
@@ -172,8 +174,10 @@ func ready(ops string) error {
 }
 
 // giveCredential gives a company the credential for the provider "bench".
-func (g *gateway) giveCredential(c company) error {
-	return call(g.addr, "/v1/organization/credentials", c.AdminKey, map[string]string{"provider": "bench", "secret": "sk-upstream"}, nil)
+func (g *gateway) giveCredential(c company) error { return g.giveCredentialFor(c, "bench") }
+
+func (g *gateway) giveCredentialFor(c company, provider string) error {
+	return call(g.addr, "/v1/organization/credentials", c.AdminKey, map[string]string{"provider": provider, "secret": "sk-upstream"}, nil)
 }
 
 // newCompany makes a company with a credential.
@@ -216,15 +220,20 @@ func parseHeap(profile string) (int64, error) {
 	return 0, errors.New("the heap profile has no HeapAlloc")
 }
 
-// call posts JSON to a management route and reads the answer into out.
+// call posts JSON to a management route, or without any gets it, and reads the
+// answer into out.
 func call(addr, path, key string, in, out any) error {
-	b, err := json.Marshal(in)
-	if err != nil {
-		return err
+	method, body := http.MethodGet, []byte(nil)
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+		method = http.MethodPost
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(b))
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -240,13 +249,13 @@ func call(addr, path, key string, in, out any) error {
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		return fmt.Errorf("POST %s: status %d: %.300s", path, resp.StatusCode, answer)
+		return fmt.Errorf("%s %s: status %d: %.300s", method, path, resp.StatusCode, answer)
 	}
 	if out == nil {
 		return nil
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("POST %s: %w", path, err)
+		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	return nil
 }

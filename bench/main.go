@@ -70,7 +70,7 @@ func serveRole(role string, args []string) error {
 	return s.Serve(ln)
 }
 
-var allCases = []string{"json-1k", "json-10k", "sse-50", "sse-50-paced", "latency", "streams", "companies"}
+var allCases = []string{"json-1k", "json-10k", "sse-50", "sse-50-paced", "budgets", "latency", "streams", "companies", "redis"}
 
 func run(ctx context.Context) error {
 	var (
@@ -84,6 +84,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds; targets take turns in each")
 	flag.IntVar(&b.conns, "conns", 16, "connections of a closed loop")
 	flag.IntVar(&b.rate, "rate", 500, "calls a second of the case latency")
+	flag.StringVar(&b.redis, "redis", "", "redis://HOST:PORT/DB of a Redis for the case redis, which is left out without")
 	flag.StringVar(&b.binary, "gateway", "", "the gateway's binary (default: built from ./cmd/gateway)")
 	flag.Parse()
 
@@ -185,15 +186,47 @@ func (b *bench) measure(ctx context.Context, chosen []string, rep *report) error
 			return err
 		}
 	}
-	if slices.Contains(chosen, "companies") {
-		if !slices.Contains(b.names, nameOurs) {
-			say("companies: left out, it needs the target " + nameOurs)
-			return nil
-		}
-		say("companies")
-		rep.Companies, err = b.companies(ctx)
+	return b.measureOurs(ctx, chosen, rep)
+}
+
+// measureOurs is the cases that are about the gateway alone, on processes of
+// their own.
+func (b *bench) measureOurs(ctx context.Context, chosen []string, rep *report) error {
+	cases := []struct {
+		name string
+		run  func() error
+	}{
+		{"budgets", func() error {
+			res, err := b.budgets(ctx)
+			rep.CPU = append(rep.CPU, res)
+			return err
+		}},
+		{"companies", func() (err error) {
+			rep.Companies, err = b.companies(ctx)
+			return err
+		}},
+		{"redis", func() (err error) {
+			rep.Redis, err = b.redisCase(ctx)
+			return err
+		}},
 	}
-	return err
+	for _, c := range cases {
+		switch {
+		case !slices.Contains(chosen, c.name):
+			continue
+		case !slices.Contains(b.names, nameOurs):
+			say(c.name + ": left out, it needs the target " + nameOurs)
+			continue
+		case c.name == "redis" && b.redis == "":
+			say("redis: left out, it needs -redis")
+			continue
+		}
+		say(c.name)
+		if err := c.run(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // measureRunning is the cases that share one process for each target.

@@ -30,8 +30,12 @@ const (
 // chatRequest is a chat body of about size bytes whose last message begins
 // with mark.
 func chatRequest(size int, stream bool, mark string) []byte {
+	return chatRequestTo(modelName, size, stream, mark)
+}
+
+func chatRequestTo(model string, size int, stream bool, mark string) []byte {
 	head := fmt.Sprintf(`{"model":%q,"stream":%t,"messages":[{"role":"system","content":"You are brief."},{"role":"user","content":"%s `,
-		modelName, stream, mark)
+		model, stream, mark)
 	const end = `"}],"temperature":0.5,"max_completion_tokens":256}`
 	return []byte(head + pad(size-len(head)-len(end)) + end)
 }

@@ -26,6 +26,7 @@ type report struct {
 	Latency   []latencyRow     `json:"latency,omitempty"`
 	Streams   []streamRow      `json:"streams,omitempty"`
 	Companies *companiesResult `json:"companies,omitempty"`
+	Redis     *redisResult     `json:"redis,omitempty"`
 }
 
 type machine struct {
@@ -115,6 +116,9 @@ func (r *report) print(w io.Writer) {
 	}
 	if r.Companies != nil {
 		r.Companies.print(w)
+	}
+	if r.Redis != nil {
+		r.Redis.print(w)
 	}
 }
 

@@ -49,7 +49,7 @@ func (c *Client) watch(ctx context.Context) *watch {
 		w.limit.Store(limitTotal)
 	}
 	w.end.Store(int64(first))
-	w.timer = time.AfterFunc(first, w.fire)
+	w.timer = time.AfterFunc(min(first, w.idle), w.fire) // it is not set again for the silences to come
 	return w
 }
 
@@ -85,7 +85,6 @@ func (w *watch) fire() {
 func (w *watch) answered(total time.Duration) {
 	w.limit.Store(limitTotal)
 	w.end.Store(int64(total))
-	w.timer.Reset(min(w.idle, max(total-time.Since(w.start), 0)))
 }
 
 // waiting is called before a read, working after it: a caller that is slow with

@@ -318,6 +318,11 @@ var (
 // in.
 func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, call *Call) *http.Request {
 	h := make(http.Header, 8+len(cred.Header))
+	room := new([3]string) // of values, in one piece
+	one := func(i int, v string) []string {
+		room[i] = v
+		return room[i : i+1 : i+1]
+	}
 	h["Content-Type"] = jsonType
 	h["Accept"] = jsonType // for streams too, as the official SDKs do
 	h["Accept-Encoding"] = identity
@@ -327,19 +332,21 @@ func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, ca
 			h[http.CanonicalHeaderKey(name)] = []string{value}
 		}
 	}
-	passHeaders(h, call)
+	if !passHeaders(h, call) && call.RequestID != "" {
+		h["X-Client-Request-Id"] = one(2, call.RequestID)
+	}
 	if !cred.Secret.Empty() {
 		switch v.Auth {
 		case APIKeyHeader:
-			h["Api-Key"] = []string{cred.Secret.Reveal()}
+			h["Api-Key"] = one(0, cred.Secret.Reveal())
 		case XAPIKey:
-			h["X-Api-Key"] = []string{cred.Secret.Reveal()}
+			h["X-Api-Key"] = one(0, cred.Secret.Reveal())
 		default:
-			h["Authorization"] = []string{"Bearer " + cred.Secret.Reveal()}
+			h["Authorization"] = one(0, "Bearer "+cred.Secret.Reveal())
 		}
 	}
 	if !v.BuiltinURL || cred.BaseURL != "" {
-		h[egress.HopsHeader] = []string{strconv.Itoa(call.Hops + 1)}
+		h[egress.HopsHeader] = one(1, strconv.Itoa(call.Hops+1))
 	}
 	if call.Endpoint.Media() {
 		h["Accept"] = anyType
@@ -361,15 +368,15 @@ func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, ca
 	return r
 }
 
-// passHeaders copies the client's headers that may go on.
+// passHeaders copies the client's headers that may go on, and says whether one
+// of them names the request.
 //
 // The name Idempotency-Key is written in lower case on purpose. net/http takes
 // a POST with the canonical name for one it may send again after the server
 // closed the connection without an answer, even if the server has read it: a
 // second call that nobody would account for, at a vendor that need not know the
 // header. It looks under the canonical name only; on the wire case means nothing.
-func passHeaders(h http.Header, call *Call) {
-	id := false
+func passHeaders(h http.Header, call *Call) (id bool) {
 	for _, kv := range call.Header {
 		name, value := kv[0], kv[1]
 		if value == "" || len(value) > maxHeaderValue || !httpguts.ValidHeaderFieldValue(value) {
@@ -385,9 +392,7 @@ func passHeaders(h http.Header, call *Call) {
 			id = true
 		}
 	}
-	if !id && call.RequestID != "" {
-		h["X-Client-Request-Id"] = []string{call.RequestID}
-	}
+	return id
 }
 
 // dialed reports whether err happened before there was a connection that is

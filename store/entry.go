@@ -34,17 +34,31 @@ var entryList = list[statement]{
 
 // An entry that is appended selects from the company so that an erased one gets
 // none that arrives late. Most have nothing in the rare columns, and each column
-// costs.
+// costs. So does each statement: four of most entries have one. (More would have
+// SQLite's driver look longer for each of their arguments than they save.)
+const fourTogether = 4
+
 var (
+	entriesAppended = statement{"entries_appended", `INSERT INTO entry (company_id, ` + entryCommon + `)
+		SELECT company_id, usual.* FROM company CROSS JOIN (VALUES
+			(CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
+			CAST($9 AS TEXT), CAST($10 AS TEXT), CAST($11 AS BIGINT), CAST($12 AS BIGINT), CAST($13 AS BIGINT), CAST($14 AS BIGINT),
+			CAST($15 AS BOOLEAN), CAST($16 AS BIGINT), CAST($17 AS BIGINT), CAST($18 AS BIGINT)),
+			($19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35),
+			($36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52),
+			($53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, $69)) AS usual
+		WHERE company_id = $1 AND status <> 'erased'` + entryReplaced}
 	entryAppended = statement{"entry_appended", `INSERT INTO entry (company_id, ` + entryCommon + `)
-		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18` + entryReplaced}
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18` + entryOfLiving + entryReplaced}
 	entryAppendedWhole = statement{"entry_appended_whole", `INSERT INTO entry (company_id, ` + entryColumns + `)
 		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-		$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43` + entryReplaced}
+		$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43` + entryOfLiving + entryReplaced}
 )
 
+const entryOfLiving = `
+	FROM company WHERE company_id = $1 AND status <> 'erased'`
+
 const entryReplaced = `
-	FROM company WHERE company_id = $1 AND status <> 'erased'
 	ON CONFLICT (company_id, id) DO UPDATE SET
 		provider = excluded.provider, model = excluded.model, outcome = excluded.outcome,
 		rank = excluded.rank, status = excluded.status,
@@ -59,24 +73,76 @@ const entryReplaced = `
 		tools = excluded.tools, seconds = excluded.seconds, images = excluded.images, characters = excluded.characters
 	WHERE entry.company_id = $1 AND entry.rank < excluded.rank`
 
-// append appends one entry of the company that the transaction has entered.
-func (t *tx) append(e *ledger.Entry) error {
-	var room [42]any
+// append appends the entries of the company that the transaction has entered.
+func (t *tx) append(some []*ledger.Booked) error {
+	var room [fourTogether * entryCommons]any
+	for len(some) > 0 {
+		if n := fourTogether; together(some, n) {
+			all := room[:0]
+			for i := range some[:n] {
+				all = appendCommon(all, &some[i].Entry)
+			}
+			if err := t.send(entriesAppended, all...); err != nil {
+				return err
+			}
+			some = some[n:]
+			continue
+		}
+		if err := t.appendOne(&some[0].Entry); err != nil {
+			return err
+		}
+		some = some[1:]
+	}
+	return nil
+}
+
+// together reports whether the first n of some can have one statement: one that
+// came twice may be replaced by the second only in another.
+func together(some []*ledger.Booked, n int) bool {
+	if len(some) < n {
+		return false
+	}
+	for i := range some[:n] {
+		if !common(&some[i].Entry) || i > 0 && some[i].Entry.ID == some[i-1].Entry.ID {
+			return false
+		}
+	}
+	return true
+}
+
+// common reports whether an entry has nothing in the rare columns.
+func common(e *ledger.Entry) bool {
 	u := &e.Usage
-	all := append(room[:0], e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
+	return e.First && !e.Lent && e.AgentID == "" && e.UserID == "" && e.Tier == "" && e.Marks == 0 &&
+		e.LowNano == e.CostNano && e.HighNano == e.CostNano && total(u) == 0 && *u == openai.Usage{Input: u.Input, Output: u.Output, Total: u.Total}
+}
+
+// total is the total as it is stored: 0 where it is the sum.
+func total(u *openai.Usage) int64 {
+	if u.Total == u.Input+u.Output {
+		return 0
+	}
+	return u.Total
+}
+
+const entryCommons = 17
+
+func appendCommon(all []any, e *ledger.Entry) []any {
+	u := &e.Usage
+	return append(all, e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
 		storable(e.Requested), string(e.Outcome), int64(e.Rank), int64(e.Status), u.Input, u.Output, e.Priced, e.CostNano,
 		micros(e.StartedAt), micros(e.EndedAt))
-	total := u.Total
-	if total == u.Input+u.Output {
-		total = 0
-	}
-	common := e.First && !e.Lent && e.AgentID == "" && e.UserID == "" && e.Tier == "" && e.Marks == 0 &&
-		e.LowNano == e.CostNano && e.HighNano == e.CostNano && total == 0 && *u == openai.Usage{Input: u.Input, Output: u.Output, Total: u.Total}
-	if common {
+}
+
+func (t *tx) appendOne(e *ledger.Entry) error {
+	var room [42]any
+	all := appendCommon(room[:0], e)
+	if common(e) {
 		return t.send(entryAppended, all...)
 	}
+	u := &e.Usage
 	all = append(all, u.CachedInput, u.CacheWrite, u.AudioInput, u.ImageInput, u.Reasoning, u.AudioOutput, u.ImageOutput,
-		u.AcceptedPrediction, u.RejectedPrediction, total, e.AgentID, e.UserID, storable(e.Tier), bit(!e.First), bit(e.Lent), int64(e.Marks),
+		u.AcceptedPrediction, u.RejectedPrediction, total(u), e.AgentID, e.UserID, storable(e.Tier), bit(!e.First), bit(e.Lent), int64(e.Marks),
 		e.CostNano-e.LowNano, e.HighNano-e.CostNano,
 		u.CacheWrite1h, u.Searches, int64(u.SearchContext), u.Tools, u.Seconds, u.Images, u.Characters)
 	return t.send(entryAppendedWhole, all...)
@@ -95,21 +161,19 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	batch = inOrder(batch)
+	ordered := inOrder(batch)
 	var asked []string
 	var today int64
 	err := db.global(ctx, adding, func(t *tx) error {
 		today = dayOf(t.now)
-		for rest := batch; len(rest) > 0; {
+		for rest := ordered; len(rest) > 0; {
 			some := ofOne(rest)
 			rest = rest[len(some):]
 			if err := t.enter(some[0].Scope); err != nil {
 				return err
 			}
-			for i := range some {
-				if err := t.append(&some[i].Entry); err != nil {
-					return err
-				}
+			if err := t.append(some); err != nil {
+				return err
 			}
 			first, err := t.appended(some, &db.upkept)
 			if err != nil {
@@ -128,7 +192,7 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 }
 
 // ofOne returns the entries at the beginning of batch that are of one company.
-func ofOne(batch []ledger.Booked) []ledger.Booked {
+func ofOne(batch []*ledger.Booked) []*ledger.Booked {
 	first := batch[0].Scope.ID()
 	for i := range batch {
 		if batch[i].Scope.ID() != first {
@@ -140,25 +204,21 @@ func ofOne(batch []ledger.Booked) []ledger.Booked {
 
 // inOrder returns batch by company and id, what was appended first first. Two
 // gateways that append the same rows must do it in the same order, or each
-// could wait for the other.
-func inOrder(batch []ledger.Booked) []ledger.Booked {
-	sorted := true
-	for i := 1; i < len(batch) && sorted; i++ {
-		sorted = compareBooked(&batch[i-1], &batch[i]) <= 0
+// could wait for the other. Calls end in another order than they began in, so
+// there is nearly always something to sort: that is pointers, as an entry is
+// large.
+func inOrder(batch []ledger.Booked) []*ledger.Booked {
+	all := make([]*ledger.Booked, len(batch))
+	for i := range batch {
+		all[i] = &batch[i]
 	}
-	if sorted { // the batch of one company, as a rule
-		return batch
-	}
-	batch = slices.Clone(batch)
-	slices.SortStableFunc(batch, func(a, b ledger.Booked) int { return compareBooked(&a, &b) })
-	return batch
-}
-
-func compareBooked(a, b *ledger.Booked) int {
-	if c := strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()); c != 0 {
-		return c
-	}
-	return strings.Compare(a.Entry.ID, b.Entry.ID)
+	slices.SortStableFunc(all, func(a, b *ledger.Booked) int {
+		if c := strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Entry.ID, b.Entry.ID)
+	})
+	return all
 }
 
 // Entries lists the company's entries, newest start first, whatever p.Desc says.

@@ -359,7 +359,7 @@ func (u *upkept) add(companies []string, day int64) {
 // appended does what follows from entries of one company that were appended: days
 // that are over become stale, and RollUp and the company's alerts are asked for.
 // asked is false if somebody has asked for RollUp after today before.
-func (t *tx) appended(some []ledger.Booked, known *upkept) (asked bool, err error) {
+func (t *tx) appended(some []*ledger.Booked, known *upkept) (asked bool, err error) {
 	today := dayOf(t.now)
 	var late []int64
 	for i := range some {
@@ -385,7 +385,7 @@ func (t *tx) appended(some []ledger.Booked, known *upkept) (asked bool, err erro
 			return false, err
 		}
 	}
-	alerts := func(b ledger.Booked) bool { return b.Scope.Company().HasAlerts }
+	alerts := func(b *ledger.Booked) bool { return b.Scope.Company().HasAlerts }
 	if slices.ContainsFunc(some, alerts) {
 		return asked, t.send(upkeepPut, t.company, tenant.CheckAlerts, micros(t.now.Add(checkAfter)))
 	}

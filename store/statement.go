@@ -74,7 +74,7 @@ func companyStatements() []statement {
 		dataKeyInserted, dataKeyOne,
 		identityCounted, identityDeleted, identityInserted, identityLoaded, identityOne, identityUpdated,
 		ruleDeleted, ruleInserted, ruleOne, ruleUpdated, rulesCounted, rulesLoaded, rulesOfAccountDeleted, rulesOfProviderDeleted,
-		entriesAhead, entriesDropped, entryAppended, entryAppendedWhole,
+		entriesAhead, entriesAppended, entriesDropped, entryAppended, entryAppendedWhole,
 		keptBegun, keptEnded, keptFreed, keptNext, keptOne, keptOver, keptSwept, keptUse,
 		lentGranted, lentGrantsDropped, lentLoaded,
 		keyInserted, keyLoaded, keyOne, keyRevoked, keyRotated, keyUpdated, keyUsed, keysOfAccountRevoked, adminKeyOne, adminKeyRevoked,

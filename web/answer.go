@@ -160,7 +160,11 @@ func (c *call) writeAnswer(rc *fasthttp.RequestCtx) {
 	h.SetContentType("application/json")
 	c.setStatus(rc, fasthttp.StatusOK)
 	c.firstByte = max(c.g.now().Sub(c.start), 1)
-	rc.Response.SetBodyRaw(c.answer)
+	if len(c.answer) > keptBuffer {
+		rc.Response.SetBodyRaw(c.answer)
+	} else {
+		rc.Response.SetBody(c.answer) // copied: its memory is given back before fasthttp writes it
+	}
 }
 
 // costHeaders says what the call cost, and how many attempts it took.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -15,8 +16,42 @@ import (
 // whatever its header claims.
 const firstRead = 64 << 10
 
+// buffers keeps the memory that the bodies of most calls fit in: the client's,
+// and the provider's answer where it is no stream. It belongs to one call until
+// its end, and is cleared before another company's call has it.
+type buffers struct{ body, answer []byte }
+
+// keptBuffer is how much of it is kept, for each body.
+const keptBuffer = 16 << 10
+
+var buffersPool = sync.Pool{New: func() any { return new(buffers) }}
+
+func (b *buffers) forBody(n int64) []byte   { return take(&b.body, n) }
+func (b *buffers) forAnswer(n int64) []byte { return take(&b.answer, n) }
+
+// take returns an empty slice with room for n bytes, which is *kept where that is
+// large enough.
+func take(kept *[]byte, n int64) []byte {
+	if int64(cap(*kept)) < n {
+		made := make([]byte, 0, n)
+		if n > keptBuffer {
+			return made
+		}
+		*kept = made
+	}
+	return (*kept)[:0]
+}
+
+// giveBack clears what may be in use.
+func (b *buffers) giveBack() {
+	clear(b.body[:cap(b.body)])
+	clear(b.answer[:cap(b.answer)])
+	buffersPool.Put(b)
+}
+
 // readBody returns the request's body, copied: it outlives the handler. The
-// memory is counted to the company as it grows, not as it is announced.
+// memory is counted to the company as it grows, not as it is announced. It is the
+// call's until its end.
 //
 // With StreamRequestBody fasthttp does not enforce a limit on the body; this
 // does.
@@ -38,7 +73,7 @@ func (c *call) readBody(rc *fasthttp.RequestCtx) ([]byte, error) {
 	if err := c.takeRoom(room); err != nil {
 		return nil, err
 	}
-	body := make([]byte, 0, room)
+	body := c.buffers.forBody(room)
 	for {
 		if len(body) == cap(body) {
 			more := min(int64(cap(body)), limit+1-int64(len(body)))

@@ -39,6 +39,7 @@ type call struct {
 	inner      bool            // of the gateway's own: see inner.go
 	refused    *audit.Caller   // whose key it is, if it was refused before that
 	request    *openai.Request // from requests, until the end
+	buffers    *buffers        // likewise
 	form       *spool          // the body, where it is a form
 	relays     bool            // the answer is written as it comes: see asIs
 	requested  string          // the name the client asked for
@@ -102,6 +103,7 @@ func (g *Gateway) begin(rc *fasthttp.RequestCtx, e openai.Endpoint) *call {
 func (g *Gateway) newCall(e openai.Endpoint) *call {
 	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID()}
 	c.request = requests.Get().(*openai.Request)
+	c.buffers = buffersPool.Get().(*buffers)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.attempts = make([]*attempt, 0, 1)
 	c.trace = g.startSpan(c)
@@ -235,14 +237,16 @@ func (c *call) writeDown(err error) {
 	if p := recover(); p != nil {
 		err = panicked(p)
 	}
-	c.log(err)
+	now := c.g.now()
+	c.log(err, now)
 	c.denied(err)
-	c.g.metrics.count(c, err)
+	c.g.metrics.count(c, err, now)
 	c.trace.end(c, err)
 	c.form.close()
 	c.request.Reset()
 	requests.Put(c.request)
-	c.request = nil
+	c.buffers.giveBack()
+	c.request, c.buffers, c.answer = nil, nil, nil
 }
 
 // recover ends a call that panicked; fasthttp would let the process die.
@@ -266,7 +270,7 @@ func panicked(p any) error {
 }
 
 // log writes the one line of a call. It holds nothing of what was said.
-func (c *call) log(err error) {
+func (c *call) log(err error, now time.Time) {
 	level := slog.LevelInfo
 	if err != nil && fault.As(err).Kind == fault.Internal {
 		level = slog.LevelError
@@ -276,7 +280,7 @@ func (c *call) log(err error) {
 	}
 	room := lineRoom.Get().(*[]slog.Attr)
 	attrs := append((*room)[:0], slog.String("id", c.id), slog.String("endpoint", c.endpoint.String()), slog.Int("status", c.status),
-		slog.Int64("ms", c.g.now().Sub(c.start).Milliseconds()))
+		slog.Int64("ms", now.Sub(c.start).Milliseconds()))
 	if c.opened {
 		attrs = append(attrs, slog.String("company", c.company()), slog.String("project", c.scope.ProjectID()), slog.String("key", c.scope.KeyID()))
 	}
@@ -300,10 +304,10 @@ func (c *call) log(err error) {
 		}
 	}
 	if h, ok := c.g.Log.Handler().(LineHandler); ok {
-		h.HandleLine(c.g.now(), level, "call", attrs)
+		h.HandleLine(now, level, "call", attrs)
 	} else {
 		// Past the Logger, which would look up the line of code that logs: it is this one.
-		r := slog.NewRecord(c.g.now(), level, "call", 0)
+		r := slog.NewRecord(now, level, "call", 0)
 		r.AddAttrs(attrs...)
 		_ = c.g.Log.Handler().Handle(context.Background(), r)
 	}
@@ -368,13 +372,14 @@ func garbage(message string, cause error) error {
 
 // readAll reads r to its end, at most limit bytes. size is what the provider
 // says there is, which is believed up to firstRead; below 0 it says nothing.
-// With an error it returns what there was before it.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	room := int64(4 << 10)
+// room returns the memory to begin with. With an error readAll returns what there
+// was before it.
+func readAll(r io.Reader, size, limit int64, room func(n int64) []byte) ([]byte, error) {
+	n := int64(4 << 10)
 	if size >= 0 {
-		room = min(size, firstRead) + 1 // so that the end is seen without growing
+		n = min(size, firstRead) + 1 // so that the end is seen without growing
 	}
-	b := make([]byte, 0, room)
+	b := room(n)
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]

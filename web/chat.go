@@ -242,7 +242,7 @@ func (c *call) upstreamForm(a *attempt) openai.UpstreamForm {
 // readAnswer reads an answer that is not a stream, and what it used.
 func (c *call) readAnswer() (err error) {
 	defer c.reply.Body.Close()
-	if c.answer, err = readAll(c.reply.Body, c.reply.Size, c.settings.MaxAnswer); err != nil {
+	if c.answer, err = readAll(c.reply.Body, c.reply.Size, c.settings.MaxAnswer, c.buffers.forAnswer); err != nil {
 		c.broke()
 		return err
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -55,7 +56,7 @@ func (g *Gateway) ask(ctx context.Context, s tenant.Scope, e openai.Endpoint, mo
 	}
 	for i := range c.targets {
 		if err = c.attempt(nil, c.targets[i]); err == nil {
-			return c.answer, nil
+			return bytes.Clone(c.answer), nil // its memory is given back at the end of the call
 		}
 		if c.ctx.Err() != nil {
 			return nil, context.Cause(c.ctx)

@@ -161,7 +161,7 @@ func (b backendUp) Collect(to chan<- prometheus.Metric) {
 }
 
 // count counts a call at its end.
-func (m *metrics) count(c *call, err error) {
+func (m *metrics) count(c *call, err error, now time.Time) {
 	a := c.last()
 	if err != nil && (a == nil || !a.sent) {
 		m.rejected.WithLabelValues(refusal(err)).Inc()
@@ -172,7 +172,7 @@ func (m *metrics) count(c *call, err error) {
 	co := m.active(c)
 	s := m.of(c, a, co)
 	m.counted(s, c).Inc()
-	s.duration.Observe(m.g.now().Sub(c.start).Seconds())
+	s.duration.Observe(now.Sub(c.start).Seconds())
 	if a == nil {
 		return
 	}

@@ -53,7 +53,7 @@ func (l *lab) owners(ids []string) (letters string) {
 func (l *lab) busy(s tenant.Scope, n int) {
 	for range n {
 		c := &call{g: l.g, settings: l.g.settings.Load(), scope: s, opened: true, start: time.Now(), endpoint: openai.Chat, status: 404}
-		l.g.metrics.count(c, nil)
+		l.g.metrics.count(c, nil, l.g.now())
 	}
 }
 
@@ -244,7 +244,7 @@ func TestMetricsModels(t *testing.T) {
 		a := &attempt{}
 		a.target.Provider, a.target.Model, a.target.Vendor = "up", fmt.Sprint("m", i), l.g.settings.Load().Vendors["up"]
 		c.attempts = []*attempt{a}
-		l.g.metrics.count(c, nil)
+		l.g.metrics.count(c, nil, l.g.now())
 	}
 	all := l.series("bulkhead_spend_usd_total")
 	if len(all) > maxSeriesEach+1 {

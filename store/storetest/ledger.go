@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -156,6 +158,67 @@ func testEntries(t *testing.T, open Open) {
 	got, _, err := w.db.Entries(w.ctx(), acme, openai.Page{Limit: 1})
 	must(t, err)
 	same(t, got[0], e)
+}
+
+// usual returns entries with nothing in the fields that most leave empty.
+func usual(prefix string, n int, at time.Time) (all []ledger.Entry) {
+	for i := range n {
+		m := int64(i)
+		all = append(all, ledger.Entry{
+			ID: fmt.Sprint(prefix, i), RequestID: fmt.Sprint("req ", i), ProjectID: fmt.Sprint("proj ", i), KeyID: fmt.Sprint("key ", i),
+			Kind: fmt.Sprint("kind ", i), Provider: fmt.Sprint("provider ", i), Model: fmt.Sprint("model ", i), Requested: fmt.Sprint("requested ", i),
+			Outcome: ledger.Outcome(fmt.Sprint("outcome ", i)), Rank: ledger.Final, Status: 200 + i, First: true, Priced: i%2 == 0,
+			Usage:    openai.Usage{Input: 10 + m, Output: 20 + m, Total: 30 + 2*m},
+			CostNano: 1000 + m, LowNano: 1000 + m, HighNano: 1000 + m,
+			StartedAt: at.Add(time.Duration(i) * time.Second), EndedAt: at.Add(time.Duration(i) * time.Minute),
+		})
+	}
+	return all
+}
+
+// testUsualEntries appends entries that several to a statement can have, in
+// batches of all sizes, with others between them, and in any order.
+func testUsualEntries(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	acme, _ := w.company("acme")
+	beta, _ := w.company("beta")
+	var want []ledger.Entry // the newest first
+	for size := range 14 {
+		batch := usual(fmt.Sprintf("att_%02d_", size), size, epoch.Add(time.Duration(size)*time.Hour))
+		if size > 6 {
+			batch[5] = entry(batch[5].ID, epoch.Add(time.Duration(size)*time.Hour))
+		}
+		slices.SortFunc(batch, func(a, b ledger.Entry) int { return strings.Compare(b.ID, a.ID) })
+		want = append(slices.Clone(batch), want...)
+		sent := book(acme, batch...)
+		for i, e := range batch { // of another company, with the same ids
+			e.CostNano, e.LowNano, e.HighNano = 5, 5, 5
+			sent = slices.Insert(sent, 2*i, ledger.Booked{Scope: beta, Entry: e})
+		}
+		for range 2 { // sending a batch again changes nothing
+			must(t, w.db.AppendEntries(w.ctx(), sent))
+		}
+	}
+	got, _, err := w.db.Entries(w.ctx(), acme, openai.Page{Limit: len(want) + 1})
+	must(t, err)
+	same(t, got, want)
+	theirs, _, err := w.db.Entries(w.ctx(), beta, openai.Page{Limit: len(want) + 1})
+	must(t, err)
+	for i := range want {
+		want[i].CostNano, want[i].LowNano, want[i].HighNano = 5, 5, 5
+	}
+	same(t, theirs, want)
+
+	// One that comes twice in a batch, estimated and final.
+	batch := usual("att_twice_", 9, epoch)
+	low := batch[2]
+	low.Rank, low.CostNano, low.LowNano, low.HighNano = ledger.Estimate, 1, 1, 1
+	must(t, w.db.AppendEntries(w.ctx(), book(acme, append(batch, low)...)))
+	must(t, w.db.AppendEntries(w.ctx(), book(acme, append([]ledger.Entry{low}, batch...)...)))
+	slices.Reverse(batch)
+	got, _, err = w.db.Entries(w.ctx(), acme, openai.Page{Limit: len(batch)})
+	must(t, err)
+	same(t, got, batch)
 }
 
 func testRanks(t *testing.T, open Open) {

@@ -40,7 +40,7 @@ func Run(t *testing.T, open Open) {
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"AuditFilter", testAuditFilter}, {"AuditChain", testAuditChain}, {"AuditAppend", testAuditAppend},
 		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
-		{"Entries", testEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
+		{"Entries", testEntries}, {"UsualEntries", testUsualEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Knowledge", testKnowledge}, {"Lent", testLent}, {"Budgets", testBudgets}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
