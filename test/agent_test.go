@@ -30,7 +30,7 @@ func knowledge(t *testing.T, g *gateway, key string, texts map[string]string) (s
 func attach(t *testing.T, g *gateway, key, store, name, text string, attributes map[string]any) (file string) {
 	t.Helper()
 	var o struct{ ID, Status string }
-	a := ask(t, http.MethodPost, g.URL+"/v1/files", key, form{map[string]string{"purpose": "assistants"}, name, text}).want(t, "an upload", http.StatusOK)
+	a := ask(t, http.MethodPost, g.URL+"/v1/files", key, form{fields: map[string]string{"purpose": "assistants"}, name: name, text: text}).want(t, "an upload", http.StatusOK)
 	if err := json.Unmarshal(a.body, &o); err != nil {
 		t.Fatal(err)
 	}

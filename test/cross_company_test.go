@@ -25,11 +25,11 @@ var bodies = map[string]func(s *side) any{
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
 	"/v1/images/generations":          func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
-	"/v1/images/edits":                func(*side) any { return formBody{"model", "shared", "prompt", "Hello", "image@", "png"} },
-	"/v1/images/variations":           func(*side) any { return formBody{"model", "shared", "image@", "png"} },
+	"/v1/images/edits":                func(*side) any { return media("image", "prompt", "Hello") },
+	"/v1/images/variations":           func(*side) any { return media("image") },
 	"/v1/audio/speech":                func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
-	"/v1/audio/transcriptions":        func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
-	"/v1/audio/translations":          func(*side) any { return formBody{"model", "shared", "file@", "mp3"} },
+	"/v1/audio/transcriptions":        func(*side) any { return media("file") },
+	"/v1/audio/translations":          func(*side) any { return media("file") },
 	"/v1/files":                       func(s *side) any { return aFile(s) },
 	"/v1/vector_stores":               named,
 	"/v1/vector_stores/{store}":       named,
@@ -118,6 +118,15 @@ var (
 	sharedAgent = map[string]any{"model": "up/ok", "name": "Same agent", "shared": true}
 	aContext    = map[string]any{"kind": "rules", "text": "Be kind."}
 )
+
+// media is a form for the shared model with a file in a field, and another field.
+func media(of string, field ...string) form {
+	f := form{fields: map[string]string{"model": "shared"}, name: "media.bin", text: "media", of: of}
+	if len(field) > 0 {
+		f.fields[field[0]] = field[1]
+	}
+	return f
+}
 
 // What a budget, a limit and an alert are made with that nothing here reaches.
 func userBudget(name string) any {

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"mime/multipart"
 	"net/http"
@@ -10,16 +11,17 @@ import (
 	"time"
 )
 
-// form is a body with a file in it.
+// form is a body with a file in it, in the field "file" if of is "".
 type form struct {
 	fields     map[string]string
 	name, text string // of the file
+	of         string
 }
 
 func (f form) encode() (body []byte, kind string) {
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
-	file, err := w.CreateFormFile("file", f.name) // first, as the SDK for Node does
+	file, err := w.CreateFormFile(cmp.Or(f.of, "file"), f.name) // first, as the SDK for Node does
 	if err == nil {
 		_, err = file.Write([]byte(f.text))
 	}
@@ -36,7 +38,7 @@ func (f form) encode() (body []byte, kind string) {
 
 // aFile is a file that both companies have, but for the id in it.
 func aFile(s *side) form {
-	return form{map[string]string{"purpose": "assistants"}, "same.txt", "Same name, and the text of " + s.ID + "."}
+	return form{fields: map[string]string{"purpose": "assistants"}, name: "same.txt", text: "Same name, and the text of " + s.ID + "."}
 }
 
 // post creates something with a key of the first project and returns its id.

@@ -36,7 +36,7 @@ func (s shelf) do(t *testing.T, status int, method, path string, body any) (o ma
 
 func (s shelf) upload(t *testing.T, name string, b []byte, fields ...string) string {
 	t.Helper()
-	f := form{map[string]string{"purpose": "assistants"}, name, string(b)}
+	f := form{fields: map[string]string{"purpose": "assistants"}, name: name, text: string(b)}
 	for i := 0; i+1 < len(fields); i += 2 {
 		f.fields[fields[i]] = fields[i+1]
 	}
@@ -231,7 +231,7 @@ func TestUploadLimits(t *testing.T) {
 		}
 	}
 	text := func(n int) form {
-		return form{map[string]string{"purpose": "assistants"}, "a.txt", strings.Repeat("a", n)}
+		return form{fields: map[string]string{"purpose": "assistants"}, name: "a.txt", text: strings.Repeat("a", n)}
 	}
 	refused("a file that is too large", http.StatusRequestEntityTooLarge, text(64<<10+1), "file", "")
 	refused("a body that is too large", http.StatusRequestEntityTooLarge, text(1<<20), "file", "")

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"mime/multipart"
 	"net/http"
 	"os"
 	"os/exec"
@@ -203,38 +202,17 @@ func ask(t *testing.T, method, url, key string, body any) answer {
 	return a
 }
 
-// formBody is a body that is sent as a form: names and values. A name with "@"
-// behind it is that of a file.
-type formBody []string
-
 // encode makes of a value what is sent: JSON, or a form, or nothing of nil.
 func encode(body any) (b []byte, contentType string, err error) {
-	parts, form := body.(formBody)
-	switch {
-	case body == nil:
+	switch f := body.(type) {
+	case nil:
 		return nil, "", nil
-	case !form:
-		b, err = json.Marshal(body)
-		return b, "application/json", err
+	case form:
+		b, contentType = f.encode()
+		return b, contentType, nil
 	}
-	var buf bytes.Buffer
-	w := multipart.NewWriter(&buf)
-	for i := 0; i < len(parts); i += 2 {
-		var to io.Writer
-		if name, file := strings.CutSuffix(parts[i], "@"); file {
-			to, err = w.CreateFormFile(name, "file.bin")
-		} else {
-			to, err = w.CreateFormField(name)
-		}
-		if err != nil {
-			return nil, "", err
-		}
-		if _, err = io.WriteString(to, parts[i+1]); err != nil {
-			return nil, "", err
-		}
-	}
-	err = w.Close()
-	return buf.Bytes(), w.FormDataContentType(), err
+	b, err = json.Marshal(body)
+	return b, "application/json", err
 }
 
 // tryAsk is ask for goroutines other than the test's.
