@@ -60,6 +60,13 @@ func TestFirstRun(t *testing.T) {
 			t.Errorf("the %s key of demo.json was not printed", what)
 		}
 	}
+	// The agent answers from its handbook, once that is taken in.
+	parts := strings.Split(printed, "-d '")
+	question, _, _ := strings.Cut(parts[len(parts)-1], "'")
+	eventually(t, 30*time.Second, "the demo company's agent answers "+question+" from its handbook", func() bool {
+		a := ask(t, http.MethodPost, g.URL+"/v1/chat/completions", g.Demo.TestKey, json.RawMessage(question))
+		return a.status == http.StatusOK && strings.Contains(string(a.body), "24 months")
+	})
 	if strings.Contains(printed, g.Operator) {
 		t.Error("the operator's key was printed")
 	}

@@ -50,13 +50,14 @@ func (g *Gateway) FurnishDemo(ctx context.Context, s tenant.Scope) error {
 		return err
 	}
 	store := rag.Store{ID: openai.NewID("vs_"), ProjectID: s.ProjectID(), CreatedBy: s.KeyID(), Name: "handbook", Metadata: map[string]string{}, CreatedAt: now, ActiveAt: now}
-	held := rag.StoreFile{StoreID: store.ID, FileID: f.ID, Name: f.Name, Attributes: rag.Attributes{}, Chunking: rag.AutoChunking(), CreatedAt: now}
+	held := rag.StoreFile{StoreID: store.ID, FileID: f.ID, Name: f.Name, Attributes: rag.Attributes{}, Chunking: rag.Chunking{Tokens: 100}, // a passage for each section or two
+		CreatedAt: now}
 	if err := k.Files.CreateVectorStore(ctx, s, store, []rag.StoreFile{held}, quota); err != nil {
 		return err
 	}
 	return g.Agents.CreateAgent(ctx, s, tenant.Agent{
 		ID: openai.NewID("agent_"), ProjectID: s.ProjectID(), CreatedBy: s.KeyID(), Slug: DemoAgent, Version: 1, CreatedAt: now,
 		AgentDefinition: tenant.AgentDefinition{Name: "Handbook", Model: "sandbox/grounded", Instructions: "Answer from the handbook only.",
-			Knowledge: &tenant.Knowledge{Stores: []string{store.ID}, TopK: defaultTopK, MinScore: defaultMinScore, MaxTokens: defaultTokens}},
+			Knowledge: &tenant.Knowledge{Stores: []string{store.ID}, TopK: defaultTopK, MinScore: g.defaultMinScore(s), MaxTokens: defaultTokens}},
 	}, maxAgents)
 }

@@ -12,6 +12,7 @@ import (
 
 	"bulkhead/fault"
 	"bulkhead/openai"
+	"bulkhead/rag"
 	"bulkhead/tenant"
 )
 
@@ -302,14 +303,27 @@ const (
 	defaultTopK     = 5
 	defaultMinScore = 0.2
 	defaultTokens   = 2000
+
+	// The built-in vectors match words, and a passage has many more words than the
+	// question: one that fits well scores 0.1 to 0.3, one that has none of the words 0.
+	defaultMinWords = 0.05
 )
+
+// defaultMinScore is what an agent of the company looks for where it does not say:
+// scores of different embedders do not compare.
+func (g *Gateway) defaultMinScore(s tenant.Scope) float64 {
+	if g.embedderID(s.Company().EmbeddingModel) == rag.LexicalID {
+		return defaultMinWords
+	}
+	return defaultMinScore
+}
 
 func (b *agentBody) knowledge(g *Gateway, r *request, a *tenant.Agent) error {
 	if string(b.Knowledge) == "null" {
 		a.Knowledge = nil
 		return nil
 	}
-	k := tenant.Knowledge{TopK: defaultTopK, MinScore: defaultMinScore, MaxTokens: defaultTokens}
+	k := tenant.Knowledge{TopK: defaultTopK, MinScore: g.defaultMinScore(r.scope), MaxTokens: defaultTokens}
 	d := json.NewDecoder(bytes.NewReader(b.Knowledge))
 	d.DisallowUnknownFields()
 	if d.Decode(&k) != nil {
