@@ -140,8 +140,8 @@ func (g *Gateway) login(r *request) (any, error) {
 	return g.toCurrent(s, k, []byte(secret)), nil
 }
 
-// address is where the client is, as the connection has it.
-func (r *request) address() string { return r.rc.RemoteIP().String() }
+// address is where the client is, behind the proxies that the operator trusts.
+func (r *request) address() string { return r.settings.clientAddr(r.rc).String() }
 
 // setSession gives the browser its secret, or with "" takes it away.
 func setSession(rc *fasthttp.RequestCtx, secret string, life time.Duration) {
