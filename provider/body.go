@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -49,7 +50,10 @@ func (c *Client) watch(ctx context.Context) *watch {
 		w.limit.Store(limitTotal)
 	}
 	w.end.Store(int64(first))
-	w.timer = time.AfterFunc(min(first, w.idle), w.fire) // it is not set again for the silences to come
+	// It is not set again for the silences to come. fire uses the timer: it cannot
+	// be due before there is one.
+	w.timer = time.AfterFunc(math.MaxInt64, w.fire)
+	w.timer.Reset(min(first, w.idle))
 	return w
 }
 
