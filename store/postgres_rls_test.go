@@ -36,7 +36,7 @@ var rowsOf = []string{
 	`INSERT INTO custom_role (company_id, id, project_id, name, description, permissions, created_at, updated_at, created_by)
 		VALUES ($1, 'r', '', 'n', '', '[]', 1, 1, 'a')`,
 	`INSERT INTO role_grant (company_id, project_id, principal, role_id, created_at) VALUES ($1, '', 'u', 'r', 1)`,
-	`INSERT INTO session (company_id, id, user_id, hash, agent, created_at, seen_at, expires_at)
+	`INSERT INTO session (company_id, id, user_id, hash, user_agent, created_at, seen_at, expires_at)
 		VALUES ($1, 's', 'u', decode(repeat('00', 32), 'hex'), '', 1, 1, 2)`,
 	`INSERT INTO data_key (company_id, wrapped, created_at) VALUES ($1, 'w', 1)`,
 	`INSERT INTO entry SELECT $1, 'e', '', '', '', '', '', '', '', '', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, true, 0, 1, 1`,

@@ -38,7 +38,11 @@ type exchangeAnswer struct {
 // Nobody is asked for a key: the token is the proof.
 func (g *Gateway) exchangeToken(r *request) (any, error) {
 	noStore(r.rc)
-	form, err := parseForm(string(r.rc.Request.Header.ContentType()), r.body)
+	body, err := readSmall(r.rc)
+	if err != nil {
+		return nil, err
+	}
+	form, err := parseForm(string(r.rc.Request.Header.ContentType()), body)
 	if err != nil {
 		return nil, err
 	}

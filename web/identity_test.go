@@ -58,7 +58,7 @@ func TestTokenWithoutModels(t *testing.T) {
 		r.Scopes = []string{tenant.KeysRead.String()}
 	})
 	for _, key := range []string{token, l.exchange(s, token)} {
-		if a := l.chat(key, "up/ok", ""); a.status != 403 || !strings.Contains(a.body, "permission_not_held") {
+		if a := l.chat(key, "up/ok", ""); a.status != 403 || !strings.Contains(a.body, "permission_required") {
 			t.Errorf("%s", a)
 		}
 	}

@@ -34,7 +34,6 @@ type request struct {
 	scoped   bool            // scope is proved
 	operator tenant.Operator // on the operator's listener
 	params   []param
-	body     []byte
 	token    []byte // that is to be exchanged, at tokenPath
 }
 
@@ -208,13 +207,14 @@ func (r *request) page(limit, most int) (openai.Page, error) {
 // decode reads the body, which may be read once, into v. A field that v does not have is an error that
 // names it: nothing a client asks for is dropped in silence.
 func (r *request) decode(v any) (err error) {
-	if r.body, err = readSmall(r.rc); err != nil {
+	body, err := readSmall(r.rc)
+	if err != nil {
 		return err
 	}
-	if len(bytes.TrimSpace(r.body)) == 0 {
-		r.body = []byte("{}")
+	if len(bytes.TrimSpace(body)) == 0 {
+		body = []byte("{}")
 	}
-	d := json.NewDecoder(bytes.NewReader(r.body))
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	err = d.Decode(v)
 	if err == nil {

@@ -50,7 +50,11 @@ func (g *Gateway) listedPrices(r *request, object string, all []tenant.Price) (a
 
 // parsePrice reads and checks an override. known says which providers there are.
 func (g *Gateway) parsePrice(r *request, known func(provider string) bool, there []tenant.Price) (p tenant.Price, err error) {
-	row, err := ledger.ParsePriceRow(r.body)
+	body, err := readSmall(r.rc)
+	if err != nil {
+		return p, err
+	}
+	row, err := ledger.ParsePriceRow(body)
 	if err != nil {
 		return p, err
 	}

@@ -41,6 +41,8 @@ func TestShutdownUnasked(t *testing.T) {
 		if err := <-down; err != nil || ctx.Err() != nil {
 			t.Errorf("shutdown waited: %v, %v", err, ctx.Err())
 		}
+		l.g.unasked.mu.Lock()
+		defer l.g.unasked.mu.Unlock()
 		if n := len(l.g.unasked.conns); n != 0 {
 			t.Errorf("%d connections are still kept", n)
 		}
