@@ -44,7 +44,7 @@ race:
 	$(GO) test -p 1 -race $$($(GO) list ./... | grep -v -e /test$$ -e /bench$$)
 
 test: build ## all tests, with the real SDKs and a real model; REQUIRE_SERVERS=1 makes a missing one a failure
-	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 18m ./...
+	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 40m ./...
 	$(MAKE) --no-print-directory isolation
 
 # The tests that depend on the scale keep what they came to in
@@ -54,7 +54,7 @@ soak: build ## the same tests at the full figures, resumable; hours
 	SCALE=full SEED=$(SEED) REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 24h ./...
 
 isolation: ## take the company out of each statement in turn, and of the vector filter: the suites must notice, and row security must hold
-	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -tags isolation -run Isolation -v ./store ./vector | grep -v '^=== '
+	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -timeout 40m -tags isolation -run Isolation -v ./store ./vector | grep -v '^=== '
 
 FUZZTIME ?= 20s
 fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s)

@@ -91,49 +91,72 @@ func keyIDOf(key string) string { return "key_" + strings.Split(key, "-")[4] }
 // leaves says which rows each route that changes something leaves in the audit
 // log, the oldest first. A new route without a line fails.
 var leaves = map[string]string{
-	"POST /v1/organization/projects":                                               "project.created",
-	"POST /v1/organization/projects/{project}":                                     "project.updated",
-	"POST /v1/organization/projects/{project}/archive":                             "project.archived",
-	"POST /v1/organization/projects/{project}/service_accounts":                    "service_account.created api_key.created",
-	"POST /v1/organization/projects/{project}/service_accounts/{account}":          "service_account.updated",
-	"DELETE /v1/organization/projects/{project}/service_accounts/{account}":        "api_key.deleted service_account.deleted",
-	"POST /v1/organization/projects/{project}/service_accounts/{account}/api_keys": "api_key.created",
-	"POST /v1/organization/projects/{project}/api_keys/{key}":                      "api_key.updated",
-	"DELETE /v1/organization/projects/{project}/api_keys/{key}":                    "api_key.deleted",
-	"POST /v1/organization/projects/{project}/rate_limits/{limit}":                 "rate_limit.updated",
-	"POST /v1/organization/projects/{project}/model_permissions":                   "model_permissions.updated",
-	"DELETE /v1/organization/projects/{project}/model_permissions":                 "model_permissions.deleted",
-	"POST /v1/organization/admin_api_keys":                                         "api_key.created",
-	"DELETE /v1/organization/admin_api_keys/{key}":                                 "api_key.deleted",
-	"POST /v1/organization/credentials":                                            "credential.updated",
-	"DELETE /v1/organization/credentials/{credential}":                             "credential.deleted",
-	"POST /v1/organization/prices":                                                 "price.created",
-	"DELETE /v1/organization/prices/{price...}":                                    "price.deleted",
-	"POST /v1/organization/routes":                                                 "route.updated",
-	"DELETE /v1/organization/routes/{route}":                                       "route.deleted",
-	"POST /v1/organization/projects/{project}/spend_limit":                         "budget.created",
-	"DELETE /v1/organization/projects/{project}/spend_limit":                       "budget.deleted",
-	"POST /v1/organization/projects/{project}/spend_alerts":                        "spend_alert.created",
-	"POST /v1/organization/projects/{project}/spend_alerts/{alert}":                "spend_alert.updated",
-	"DELETE /v1/organization/projects/{project}/spend_alerts/{alert}":              "spend_alert.deleted",
-	"POST /v1/organization/spend_limit":                                            "budget.created",
-	"DELETE /v1/organization/spend_limit":                                          "budget.deleted",
-	"POST /v1/organization/spend_alerts":                                           "spend_alert.created",
-	"POST /v1/organization/spend_alerts/{alert}":                                   "spend_alert.updated",
-	"DELETE /v1/organization/spend_alerts/{alert}":                                 "spend_alert.deleted",
-	"POST /v1/organization/budgets":                                                "budget.created",
-	"POST /v1/organization/budgets/degraded":                                       "degraded_mode.updated",
-	"POST /v1/organization/budgets/calendar":                                       "", // it is what it was
-	"POST /v1/organization/budgets/{budget}":                                       "budget.updated",
-	"DELETE /v1/organization/budgets/{budget}":                                     "budget.deleted",
-	"PUT /admin/companies/{company}/ceiling":                                       "budget.created",
-	"DELETE /admin/companies/{company}/ceiling":                                    "budget.deleted",
-	"PUT /admin/prices":                                                            "",
-	"DELETE /admin/prices/{override...}":                                           "",
-	"POST /admin/companies":                                                        "company.created project.created service_account.created api_key.created api_key.created api_key.created",
-	"POST /admin/companies/{company}/suspend":                                      "company.suspended",
-	"POST /admin/companies/{company}/resume":                                       "company.resumed",
-	"POST /admin/companies/{company}/erase":                                        "", // the rows go with the company; the act stays
+	"POST /v1/organization/projects":                                                         "project.created",
+	"POST /v1/organization/projects/{project}":                                               "project.updated",
+	"POST /v1/organization/projects/{project}/archive":                                       "project.archived",
+	"POST /v1/organization/projects/{project}/service_accounts":                              "service_account.created api_key.created",
+	"POST /v1/organization/projects/{project}/service_accounts/{account}":                    "service_account.updated",
+	"DELETE /v1/organization/projects/{project}/service_accounts/{account}":                  "api_key.deleted service_account.deleted",
+	"POST /v1/organization/projects/{project}/service_accounts/{account}/api_keys":           "api_key.created",
+	"POST /v1/organization/projects/{project}/api_keys/{key}":                                "api_key.updated",
+	"DELETE /v1/organization/projects/{project}/api_keys/{key}":                              "api_key.deleted",
+	"POST /v1/organization/projects/{project}/rate_limits/{limit}":                           "rate_limit.updated",
+	"POST /v1/organization/projects/{project}/model_permissions":                             "model_permissions.updated",
+	"DELETE /v1/organization/projects/{project}/model_permissions":                           "model_permissions.deleted",
+	"POST /v1/organization/admin_api_keys":                                                   "api_key.created",
+	"DELETE /v1/organization/admin_api_keys/{key}":                                           "api_key.deleted",
+	"POST /v1/organization/credentials":                                                      "credential.updated",
+	"DELETE /v1/organization/credentials/{credential}":                                       "credential.deleted",
+	"POST /v1/organization/prices":                                                           "price.created",
+	"DELETE /v1/organization/prices/{price...}":                                              "price.deleted",
+	"POST /v1/organization/routes":                                                           "route.updated",
+	"DELETE /v1/organization/routes/{route}":                                                 "route.deleted",
+	"POST /v1/organization/projects/{project}/spend_limit":                                   "budget.created",
+	"DELETE /v1/organization/projects/{project}/spend_limit":                                 "budget.deleted",
+	"POST /v1/organization/projects/{project}/spend_alerts":                                  "spend_alert.created",
+	"POST /v1/organization/projects/{project}/spend_alerts/{alert}":                          "spend_alert.updated",
+	"DELETE /v1/organization/projects/{project}/spend_alerts/{alert}":                        "spend_alert.deleted",
+	"POST /v1/organization/spend_limit":                                                      "budget.created",
+	"DELETE /v1/organization/spend_limit":                                                    "budget.deleted",
+	"POST /v1/organization/spend_alerts":                                                     "spend_alert.created",
+	"POST /v1/organization/spend_alerts/{alert}":                                             "spend_alert.updated",
+	"DELETE /v1/organization/spend_alerts/{alert}":                                           "spend_alert.deleted",
+	"POST /v1/organization/budgets":                                                          "budget.created",
+	"POST /v1/organization/budgets/degraded":                                                 "degraded_mode.updated",
+	"POST /v1/organization/budgets/calendar":                                                 "", // it is what it was
+	"POST /v1/organization/budgets/{budget}":                                                 "budget.updated",
+	"DELETE /v1/organization/budgets/{budget}":                                               "budget.deleted",
+	"PUT /admin/companies/{company}/ceiling":                                                 "budget.created",
+	"DELETE /admin/companies/{company}/ceiling":                                              "budget.deleted",
+	"POST /v1/organization/contexts":                                                         "context.created",
+	"POST /v1/organization/contexts/{context}":                                               "context.updated",
+	"DELETE /v1/organization/contexts/{context}":                                             "context.deleted",
+	"POST /v1/organization/embeddings":                                                       "embedding_model.updated",
+	"POST /v1/organization/projects/{project}/default_agent":                                 "default_agent.updated",
+	"DELETE /v1/organization/projects/{project}/default_agent":                               "default_agent.updated",
+	"POST /v1/organization/projects/{project}/api_keys/{key}/rotate":                         "api_key.updated",
+	"POST /v1/organization/admin_api_keys/{key}/rotate":                                      "api_key.updated",
+	"POST /v1/organization/api_keys/revoke":                                                  "api_key.deleted",
+	"POST /v1/oauth/token":                                                                   "",
+	"POST /v1/organization/workload_identity_providers":                                      "workload_identity_provider.created",
+	"POST /v1/organization/workload_identity_providers/{provider}":                           "workload_identity_provider.updated",
+	"DELETE /v1/organization/workload_identity_providers/{provider}":                         "workload_identity_provider.deleted",
+	"POST /v1/organization/workload_identity_providers/{provider}/federation_rules":          "workload_identity_provider_mapping.created",
+	"POST /v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}":   "workload_identity_provider_mapping.updated",
+	"DELETE /v1/organization/workload_identity_providers/{provider}/federation_rules/{rule}": "workload_identity_provider_mapping.deleted",
+	"PUT /admin/knowledge":                                                                   "",
+	"DELETE /admin/knowledge":                                                                "",
+	"PUT /admin/companies/{company}/lent":                                                    "lent_credentials.updated",
+	"POST /admin/credentials":                                                                "",
+	"DELETE /admin/credentials/{credential}":                                                 "",
+	"POST /admin/companies/{company}/audiences":                                              "audience.approved",
+	"DELETE /admin/companies/{company}/audiences/{audience}":                                 "audience.revoked",
+	"PUT /admin/prices":                                                                      "",
+	"DELETE /admin/prices/{override...}":                                                     "",
+	"POST /admin/companies":                                                                  "company.created project.created service_account.created api_key.created api_key.created api_key.created",
+	"POST /admin/companies/{company}/suspend":                                                "company.suspended",
+	"POST /admin/companies/{company}/resume":                                                 "company.resumed",
+	"POST /admin/companies/{company}/erase":                                                  "", // the rows go with the company; the act stays
 }
 
 // TestEveryChangeIsAudited takes each route that changes something and looks at
@@ -174,6 +197,10 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			s.unused = nil
 			body = bodies[r.Pattern](s)
 		}
+		if strings.HasSuffix(r.Pattern, "/revoke") {
+			_, key := w.newKey(t, s, s.projects[0], nil)
+			body = map[string]any{"value": key}
+		}
 		last := w.auditRows(t, s, "")[0].ID
 		ask(t, r.Method, w.g.URL+fill(r.Pattern, values), s.AdminKey, body).want(t, name, http.StatusOK)
 		var got []string
@@ -213,13 +240,17 @@ func (w *world) operatorLeaves(t *testing.T, r web.Route, want string) {
 	before := acts()
 	var c company
 	switch {
-	case strings.HasPrefix(r.Pattern, "/admin/prices"):
+	case r.Pattern != "/admin/companies" && !strings.Contains(r.Pattern, "{company}"):
 		var values []string
-		for range paramsOf(r.Pattern) {
-			values = append(values, objects["override"].make(t, w, nil, ""))
+		for _, p := range paramsOf(r.Pattern) {
+			values = append(values, objects[kindOfObject(r.Pattern, p)].make(t, w, w.a, ""))
+		}
+		var body any
+		if make := bodies[r.Pattern]; make != nil && r.Method != http.MethodDelete {
+			body = make(w.a)
 		}
 		before = acts()
-		w.g.call(t, r.Method, w.g.OpsURL+fill(r.Pattern, values), w.g.Operator, priceOf("up", "everybody's"), nil)
+		w.g.call(t, r.Method, w.g.OpsURL+fill(r.Pattern, values), w.g.Operator, body, nil)
 	case !strings.Contains(r.Pattern, "{company}"):
 		w.g.call(t, r.Method, w.g.OpsURL+r.Pattern, w.g.Operator, named(nil), &c)
 	default:
@@ -229,15 +260,21 @@ func (w *world) operatorLeaves(t *testing.T, r web.Route, want string) {
 			w.g.call(t, r.Method, w.g.OpsURL+"/admin/companies/"+c.ID+"/suspend", w.g.Operator, empty(nil), nil)
 			before = acts()
 		}
-		body := empty(nil)
+		values, body := []string{c.ID}, empty(nil)
+		if make := bodies[r.Pattern]; make != nil {
+			body = make(&side{company: c})
+		}
+		if strings.HasSuffix(r.Pattern, "/{audience}") {
+			values = append(values, objects["audience"].make(t, w, &side{company: c}, ""))
+			before = acts()
+		}
 		if strings.HasSuffix(r.Pattern, "/ceiling") {
-			body = ceiling
 			if r.Method == http.MethodDelete {
 				w.g.call(t, http.MethodPut, w.g.OpsURL+fill(r.Pattern, []string{c.ID}), w.g.Operator, body, nil)
 				before = acts()
 			}
 		}
-		w.g.call(t, r.Method, w.g.OpsURL+fill(r.Pattern, []string{c.ID}), w.g.Operator, body, nil)
+		w.g.call(t, r.Method, w.g.OpsURL+fill(r.Pattern, values), w.g.Operator, body, nil)
 	}
 	if after := acts(); after <= before {
 		t.Errorf("%s left no act", name)

@@ -86,7 +86,7 @@ func TestDegraded(t *testing.T) {
 		eventually(t, time.Minute, "calls are taken again", func() bool { return g.chat(t, c.APIKey, "openai/"+paidModel).status == http.StatusOK })
 	}
 	eventually(t, time.Minute, "what was used counts", func() bool {
-		now, held := g.stands(t, allows, budgets[0])
-		return now == spent+4*paidNano(10, 4) && held == 0
+		now, held, ok := g.standing(t, allows, budgets[0])
+		return ok && now == spent+4*paidNano(10, 4) && held == 0
 	})
 }
