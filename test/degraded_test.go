@@ -52,7 +52,12 @@ func TestDegraded(t *testing.T) {
 		t.Errorf("it is set to %+v", o)
 	}
 	g.chat(t, allows.APIKey, "openai/"+paidModel).want(t, "a call with the new policy", http.StatusOK)
-	spent, _ := g.stands(t, allows, budgets[0])
+	var spent int64
+	eventually(t, time.Minute, "the call is settled", func() (ok bool) {
+		var held int64
+		spent, held, ok = g.standing(t, allows, budgets[0])
+		return ok && held == 0
+	})
 
 	if err := server.Stop(); err != nil {
 		t.Fatal(err)
