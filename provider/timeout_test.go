@@ -97,7 +97,7 @@ func TestIdleTimeout(t *testing.T) {
 // TestSlowCaller: a caller that takes its time is no silence of the upstream.
 func TestSlowCaller(t *testing.T) {
 	const size = 8 << 20 // more than the buffers on the way hold
-	times := Timeouts{Idle: 40 * time.Millisecond}
+	times := Timeouts{Idle: time.Second}
 	u := newPlain(t, times, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Repeat("x", size))
 	})
