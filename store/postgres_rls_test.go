@@ -53,6 +53,21 @@ var rowsOf = []string{
 	`INSERT INTO audit_link (company_id, seq, id, hash) VALUES ($1, 1, 'x', decode(repeat('00', 32), 'hex'))`,
 	`INSERT INTO idempotency (company_id, claim, project_id, size, until, request, owner, state) VALUES ($1, 'claim', 'p', 0, 1, 'r', 'o', 'begun')`,
 	`INSERT INTO price (company_id, provider, model, spec, updated_at) VALUES ($1, 'p', 'm', '{}', 1)`,
+	`INSERT INTO lent_grant (company_id, credential_id, created_at) VALUES ($1, 'c', 1)`,
+	`INSERT INTO file (company_id, id, project_id, created_by, name, purpose, type, bytes, shared, status, created_at, expires_at)
+		VALUES ($1, 'f', 'p', 'k', 'n', 'assistants', 't', 1, false, 'ready', 1, 0)`,
+	`INSERT INTO vector_store (company_id, id, project_id, created_by, name, description, shared, metadata, expires_days, created_at, active_at, expires_at)
+		VALUES ($1, 'v', 'p', 'k', 'n', '', false, '{}', 0, 1, 1, 0)`,
+	`INSERT INTO file_batch (company_id, store_id, id, created_at) VALUES ($1, 'v', 'b', 1)`,
+	`INSERT INTO store_file (company_id, store_id, file_id, batch_id, attributes, chunking, status, created_at, next_at)
+		VALUES ($1, 'v', 'f', 'b', '{}', '{}', 'completed', 1, 0)`,
+	`INSERT INTO chunk (company_id, store_id, file_id, place, text, embedder, vector) VALUES ($1, 'v', 'f', 0, 't', 'e', '')`,
+	`INSERT INTO keyword_segment (company_id, store_id, file_id, version, words) VALUES ($1, 'v', 'f', 1, '')`,
+	`INSERT INTO discard (company_id, store_id, file_id, next_at) VALUES ($1, 'v', 'g', 1)`,
+	`INSERT INTO agent (company_id, id, project_id, created_by, slug, shared, version, definition, created_at, updated_at)
+		VALUES ($1, 'a', 'p', 'k', 's', false, 1, '{}', 1, 1)`,
+	`INSERT INTO agent_version (company_id, agent_id, version, created_by, definition, created_at) VALUES ($1, 'a', 1, 'k', '{}', 1)`,
+	`INSERT INTO context (company_id, id, created_by, kind, text, created_at, updated_at) VALUES ($1, 'c', 'k', 'rules', 't', 1, 1)`,
 	`INSERT INTO audit_head (company_id, count, hash, seal) VALUES ($1, 1, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'))`,
 }
 
