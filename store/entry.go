@@ -155,6 +155,9 @@ func bit(yes bool) int64 {
 	return 0
 }
 
+// appendTries is how often a batch comes again that met another.
+const appendTries = 5
+
 // AppendEntries implements ledger.Store. Entries of a company that was erased
 // are left out: what was erased stays erased. A batch is one transaction.
 func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
@@ -164,8 +167,8 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 	ordered := inOrder(batch)
 	var asked []string
 	var today int64
-	err := db.global(ctx, adding, func(t *tx) error {
-		today = dayOf(t.now)
+	add := func(t *tx) error {
+		today, asked = dayOf(t.now), nil
 		for rest := ordered; len(rest) > 0; {
 			some := ofOne(rest)
 			rest = rest[len(some):]
@@ -184,7 +187,16 @@ func (db *DB) AppendEntries(ctx context.Context, batch []ledger.Booked) error {
 			}
 		}
 		return t.flush()
-	})
+	}
+	err := db.global(ctx, adding, add)
+	// PostgreSQL breaks one of two that wait for each other, here for the upkeep of
+	// the rollups, and expects it to come again; nothing of the batch is there.
+	for range appendTries {
+		if !deadlocked(err) || ctx.Err() != nil {
+			break
+		}
+		err = db.global(ctx, adding, add)
+	}
 	if err == nil && len(asked) > 0 {
 		db.upkept.add(asked, today)
 	}

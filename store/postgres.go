@@ -59,8 +59,16 @@ const (
 	pgNotInCharset = "22021" // a NUL, or no UTF-8
 	pgForeignKey   = "23503"
 	pgUnique       = "23505"
+	pgDeadlock     = "40P01"
 	pgNoTable      = "42P01"
 )
+
+// deadlocked says whether a transaction was broken because it and another waited
+// for each other.
+func deadlocked(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == pgDeadlock
+}
 
 func (p *postgres) classify(err error) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
