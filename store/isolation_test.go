@@ -12,6 +12,7 @@ import (
 	"bulkhead/store"
 	"bulkhead/store/pgtest"
 	"bulkhead/store/storetest"
+	"bulkhead/test/scale"
 )
 
 // The suites that run in processes of their own below, with statements that
@@ -38,14 +39,15 @@ func suite(t *testing.T, environ []string, name, unscoped string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+name+"$", "-test.timeout=60s")
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+name+"$", "-test.timeout=5m")
 	cmd.Env = append(slices.Clone(environ), "BULKHEAD_UNSCOPED="+unscoped, "REQUIRE_SERVERS=1")
 	return cmd.Run() == nil
 }
 
-// mutate takes the company's predicate from each statement in turn, and from
-// all at once. With it, want says whether the suite passes.
-func mutate(t *testing.T, environ []string, name string, want bool) {
+// mutate takes the company's predicate from each statement in turn, at small scale
+// from some that chance picks, and from all at once. Want says whether the suite
+// passes then.
+func mutate(t *testing.T, r *scale.Run, environ []string, name string, want bool) {
 	t.Helper()
 	if !suite(t, environ, name, "") {
 		t.Fatal("the suite fails without any change")
@@ -53,6 +55,10 @@ func mutate(t *testing.T, environ []string, name string, want bool) {
 	names := store.Statements()
 	if len(names) < 30 {
 		t.Fatalf("only %d statements", len(names))
+	}
+	if !r.Full() {
+		r.Rand().Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+		names = names[:16]
 	}
 	work := make(chan string)
 	var wg sync.WaitGroup
@@ -85,10 +91,13 @@ func mutate(t *testing.T, environ []string, name string, want bool) {
 }
 
 // Without row-level security each predicate counts: the suite must fail.
-func TestIsolationFails(t *testing.T) { mutate(t, os.Environ(), "TestIsolation", false) }
+func TestIsolationFails(t *testing.T) {
+	mutate(t, scale.Of(t), os.Environ(), "TestIsolation", false)
+}
 
 // A database whose row-level security is off, and an Open that takes it.
 func TestIsolationFailsUnprotected(t *testing.T) {
+	r := scale.Of(t)
 	pgtest.Copy(t, "unprotected", func(d pgtest.Database) error {
 		if err := migrate(d); err != nil {
 			return err
@@ -99,7 +108,7 @@ func TestIsolationFailsUnprotected(t *testing.T) {
 		return nil
 	})
 	environ := append(pgtest.Environ(t), "BULKHEAD_UNPROTECTED=1")
-	mutate(t, environ, "TestIsolationUnprotected", false)
+	mutate(t, r, environ, "TestIsolationUnprotected", false)
 	// Any other Open refuses it, also in this build.
 	if suite(t, pgtest.Environ(t), "TestOpensUnprotected", "") {
 		t.Error("a database without row-level security was opened")
@@ -116,6 +125,7 @@ func TestOpensUnprotected(t *testing.T) {
 
 // With row-level security the suite passes without any predicate.
 func TestIsolationHolds(t *testing.T) {
+	r := scale.Of(t)
 	migrated(t) // makes the template
-	mutate(t, pgtest.Environ(t), "TestIsolationPostgres", true)
+	mutate(t, r, pgtest.Environ(t), "TestIsolationPostgres", true)
 }
