@@ -217,7 +217,7 @@ func TestVaultTokenExpires(t *testing.T) {
 func TestVaultRenewalResumes(t *testing.T) {
 	b := server(t)
 	p := b.proxy(t, (*httptest.Server).Start)
-	o := keystore.VaultOptions{Addr: p.URL, Token: provider.NewSecret(b.token(t, "4s", true)), Check: 50 * time.Millisecond}
+	o := keystore.VaultOptions{Addr: p.URL, Token: provider.NewSecret(b.token(t, "12s", true)), Check: 50 * time.Millisecond}
 	v := open(t, o)
 	renewals := p.count("PUT /v1/auth/token/renew-self")
 	eventually(t, "the first renewal", func() bool { return renewals.Load() == 1 && p.count("answer 200").Load() > 2 })
@@ -233,8 +233,8 @@ func TestVaultRenewalResumes(t *testing.T) {
 	}
 	p.status.Store(0)
 	eventually(t, "another", func() bool { return renewals.Load() > before })
-	end = time.Now().Add(3 * time.Second) // without it the token has about one left
-	eventually(t, "3 s", func() bool { return time.Now().After(end) })
+	end = time.Now().Add(5 * time.Second) // without it the token has about three left
+	eventually(t, "5 s", func() bool { return time.Now().After(end) })
 	if err := v.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
