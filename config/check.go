@@ -24,8 +24,8 @@ func (c *Config) Check() error {
 	} else if info, err := os.Stat(c.Data); err == nil && !info.IsDir() {
 		p.add("data", "must be a folder, and there is a file of that name")
 	}
-	if !c.MasterKey.Empty() && c.MasterKeyBytes() == nil {
-		p.add("master_key", "must be 32 bytes, as 64 hex digits or as base64")
+	if text := c.MasterKey.Reveal(); text != "" && !strings.HasPrefix(text, "vault:v") && c.MasterKeyBytes() == nil {
+		p.add("master_key", "must be 32 bytes, as 64 hex digits or as base64, or what gateway master seal made of them")
 	}
 	p.postgres("postgres_url", c.PostgresURL)
 	p.postgres("postgres_owner_url", c.PostgresOwnerURL)
@@ -183,6 +183,9 @@ func (p *Problems) vault(c *Config) {
 		if token || role {
 			p.add("vault_addr", "must be set where vault_token or vault_role_id is")
 		}
+		if c.VaultTransitKey != "" {
+			p.add("vault_addr", "must be set where vault_transit_key is")
+		}
 		return
 	}
 	if u, err := url.Parse(c.VaultAddr); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
@@ -196,6 +199,9 @@ func (p *Problems) vault(c *Config) {
 	}
 	if c.VaultMount == "" {
 		p.add("vault_mount", "must be the path where KV version 2 is mounted")
+	}
+	if c.VaultTransitKey != "" && c.VaultTransitMount == "" {
+		p.add("vault_transit_mount", "must be the path where the engine transit is mounted")
 	}
 }
 

@@ -100,6 +100,22 @@ type Config struct {
 	// Default empty.
 	VaultCAFile string `yaml:"vault_ca_file" restart:"yes"`
 
+	// Whether Vault keeps the companies' credentials. false: they are sealed in the
+	// store, and Vault only opens the master key (vault_transit_key).
+	// Default true.
+	VaultCredentials bool `yaml:"vault_credentials" restart:"yes"`
+
+	// A key of Vault's engine transit that the master key is sealed with. Then
+	// master_key, or master.key in the data folder, is what gateway master seal
+	// makes of it, and no gateway starts without Vault. Empty: the master key is
+	// there as it is.
+	// Default empty.
+	VaultTransitKey string `yaml:"vault_transit_key" restart:"yes"`
+
+	// Where the engine transit is mounted.
+	// Default transit.
+	VaultTransitMount string `yaml:"vault_transit_mount" restart:"yes"`
+
 	// Namespace in Vault Enterprise or OpenBao; empty is the root.
 	// Default empty.
 	VaultNamespace string `yaml:"vault_namespace" restart:"yes"`

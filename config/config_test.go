@@ -57,6 +57,10 @@ func TestCheck(t *testing.T) {
 		c.VaultAddr, c.VaultToken, c.VaultRoleID, c.VaultSecretID = "https://v:1", NewSecret("t"), "r", NewSecret("s")
 	})
 	f("vault_role_id", "together with", func(c *Config) { c.VaultAddr, c.VaultRoleID = "https://v:1", "r" })
+	f("vault_addr", "vault_transit_key is", func(c *Config) { c.VaultTransitKey = "bulkhead" })
+	f("vault_transit_mount", "is mounted", func(c *Config) {
+		c.VaultAddr, c.VaultToken, c.VaultTransitKey, c.VaultTransitMount = "https://v:1", NewSecret("t"), "bulkhead", ""
+	})
 	f("vault_mount", "is mounted", func(c *Config) { c.VaultAddr, c.VaultToken, c.VaultMount = "https://v:1", NewSecret("t"), "" })
 	const database = "must be postgres://"
 	f("postgres_url", database, func(c *Config) { c.PostgresURL = NewSecret("mysql://u:p@h/d") })

@@ -25,7 +25,7 @@ var masterText = strings.Repeat("5a", 32)
 
 func master(t testing.TB, text string) *keystore.Master {
 	t.Helper()
-	m, _, err := keystore.LoadMaster("", provider.NewSecret(text))
+	m, _, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Given: provider.NewSecret(text)})
 	if err != nil {
 		t.Fatal(err)
 	}

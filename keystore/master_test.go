@@ -48,7 +48,7 @@ func TestMasterGiven(t *testing.T) {
 	bad := func(text string) {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "master.key")
-		m, created, err := keystore.LoadMaster(path, provider.NewSecret(text))
+		m, created, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: path, Given: provider.NewSecret(text)})
 		if err == nil || m != nil || created {
 			t.Errorf("%q was taken", text)
 		} else if strings.Contains(err.Error(), text) {
@@ -69,7 +69,7 @@ func TestMasterGiven(t *testing.T) {
 
 func TestMasterFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "master.key")
-	m, created, err := keystore.LoadMaster(path, provider.Secret{})
+	m, created, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: path})
 	if err != nil || !created {
 		t.Fatalf("first start: created %t, %v", created, err)
 	}
@@ -81,7 +81,7 @@ func TestMasterFile(t *testing.T) {
 	if err != nil || len(text) != 65 {
 		t.Fatalf("%d bytes, %v", len(text), err)
 	}
-	again, created, err := keystore.LoadMaster(path, provider.Secret{})
+	again, created, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: path})
 	if err != nil || created || !bytes.Equal(again.Derive("x"), m.Derive("x")) {
 		t.Fatalf("second start: created %t, %v, or another key", created, err)
 	}
@@ -91,7 +91,7 @@ func TestMasterFile(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) != 0 {
 		t.Fatalf("left behind: %q", left)
 	}
-	other, _, err := keystore.LoadMaster(filepath.Join(t.TempDir(), "master.key"), provider.Secret{})
+	other, _, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: filepath.Join(t.TempDir(), "master.key")})
 	if err != nil || bytes.Equal(other.Derive("x"), m.Derive("x")) {
 		t.Fatalf("two installations have the same key, or %v", err)
 	}
@@ -107,7 +107,7 @@ func TestMasterFileRefused(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		m, created, err := keystore.LoadMaster(path, provider.Secret{})
+		m, created, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: path})
 		if err == nil || m != nil || created {
 			t.Errorf("mode %#o, %d bytes: taken", mode, len(text))
 		} else if text != "" && strings.Contains(err.Error(), text) {
@@ -126,10 +126,10 @@ func TestMasterFileRefused(t *testing.T) {
 	f(strings.Repeat("a", 4096), 0o600)
 
 	dir := t.TempDir()
-	if _, _, err := keystore.LoadMaster(dir, provider.Secret{}); err == nil {
+	if _, _, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: dir}); err == nil {
 		t.Error("a folder was taken")
 	}
-	if _, created, err := keystore.LoadMaster(filepath.Join(dir, "none", "master.key"), provider.Secret{}); err == nil || created {
+	if _, created, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: filepath.Join(dir, "none", "master.key")}); err == nil || created {
 		t.Error("made a key in a folder that is not there")
 	}
 }
@@ -141,7 +141,7 @@ func TestMasterFileRace(t *testing.T) {
 	keys, made := make([]string, 16), make([]bool, 16)
 	for i := range keys {
 		wg.Go(func() {
-			m, created, err := keystore.LoadMaster(path, provider.Secret{})
+			m, created, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Path: path})
 			if err != nil {
 				t.Error(err)
 				return

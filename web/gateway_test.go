@@ -93,7 +93,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		}
 	})
 	l := &lab{t: t, up: upstream.New(t), world: tenanttest.New(t, tenant.Options{}), limiter: limiter.NewLocal(o.limits), o: o}
-	master, _, err := keystore.LoadMaster("", provider.NewSecret(strings.Repeat("5a", 32)))
+	master, _, err := keystore.LoadMaster(t.Context(), keystore.MasterSource{Given: provider.NewSecret(strings.Repeat("5a", 32))})
 	must(t, err)
 	prices, err := loadPrices()
 	must(t, err)

@@ -9,13 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"bulkhead/audit"
 	"bulkhead/config"
 	"bulkhead/fault"
-	"bulkhead/keystore"
-	"bulkhead/provider"
 	"bulkhead/store"
 	"bulkhead/tenant"
 )
@@ -127,11 +124,10 @@ func openVerifier(ctx context.Context, cfg *config.Config) (*verifier, error) {
 	case len(l.Pending) > 0:
 		return nil, fmt.Errorf("the database is not migrated to %s", l.Pending[len(l.Pending)-1])
 	}
-	path := filepath.Join(cfg.Data, "master.key")
-	if _, err := os.Stat(path); cfg.MasterKey.Empty() && errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(masterPath(cfg)); cfg.MasterKey.Empty() && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("master.key is missing in %s and master_key is not set: without it no chain can be verified", cfg.Data)
 	}
-	master, _, err := keystore.LoadMaster(path, provider.NewSecret(cfg.MasterKey.Reveal()))
+	master, err := loadMaster(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -192,15 +192,14 @@ func (h *house) feedFailed(err error) {
 // a new one: that would open nothing in it, and the next start would find a
 // file and go on with it.
 func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystore.Master, error) {
-	path := filepath.Join(cfg.Data, "master.key")
 	used, err := db.HasOperatorKey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path); used && cfg.MasterKey.Empty() && errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(masterPath(cfg)); used && cfg.MasterKey.Empty() && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("master.key is missing in %s, but the database was sealed with one: put it back, or set master_key", cfg.Data)
 	}
-	master, _, err := keystore.LoadMaster(path, provider.NewSecret(cfg.MasterKey.Reveal()))
+	master, err := loadMaster(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +218,7 @@ func openMaster(ctx context.Context, cfg *config.Config, db *store.DB) (*keystor
 // openKeys opens what keeps the companies' credentials: Vault, or the store. A
 // Vault that is away does not keep the gateway from starting.
 func (h *house) openKeys(cfg *config.Config, sealed *keystore.Keystore) (keystore.Keeper, []web.Backend, error) {
-	if cfg.VaultAddr == "" {
+	if cfg.VaultAddr == "" || !cfg.VaultCredentials {
 		return sealed, nil, nil
 	}
 	v, err := openVault(cfg, h.db)
@@ -231,11 +230,17 @@ func (h *house) openKeys(cfg *config.Config, sealed *keystore.Keystore) (keystor
 }
 
 func openVault(cfg *config.Config, names keystore.Names) (*keystore.Vault, error) {
-	return keystore.OpenVault(keystore.VaultOptions{
+	o := vaultOptions(cfg)
+	o.Mount, o.Prefix, o.Names = cfg.VaultMount, cfg.VaultPrefix, names
+	return keystore.OpenVault(o)
+}
+
+// vaultOptions says where Vault is and who asks.
+func vaultOptions(cfg *config.Config) keystore.VaultOptions {
+	return keystore.VaultOptions{
 		Addr: cfg.VaultAddr, CAFile: cfg.VaultCAFile, Namespace: cfg.VaultNamespace,
 		Token: provider.NewSecret(cfg.VaultToken.Reveal()), RoleID: cfg.VaultRoleID, SecretID: provider.NewSecret(cfg.VaultSecretID.Reveal()),
-		Mount: cfg.VaultMount, Prefix: cfg.VaultPrefix, Names: names,
-	})
+	}
 }
 
 // openLimiter returns what counts limits and budgets: Redis for many gateways,

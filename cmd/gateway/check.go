@@ -68,7 +68,7 @@ func checksOf(cfg *config.Config) []check {
 	add(!cfg.PostgresOwnerURL.Empty(), "postgres owner", withoutPassword(cfg.PostgresOwnerURL), c.postgresOwner)
 	add(!cfg.RedisURL.Empty(), "redis", c.redisWhere(), c.redis)
 	add(cfg.MilvusAddr != "", "milvus", redacted(cfg.MilvusAddr), c.milvus)
-	add(cfg.VaultAddr != "", "vault", redacted(cfg.VaultAddr), c.vault)
+	add(cfg.VaultAddr != "" && cfg.VaultCredentials, "vault", redacted(cfg.VaultAddr), c.vault)
 	add(cfg.S3URL != "", "s3", redacted(cfg.S3URL), c.s3)
 	add(cfg.OTel.Endpoint != "", "traces", redacted(cfg.OTel.Endpoint), c.traces)
 	return all

@@ -9,14 +9,12 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"bulkhead/config"
 	"bulkhead/keystore"
-	"bulkhead/provider"
 	"bulkhead/redisdb"
 	"bulkhead/store"
 )
@@ -66,13 +64,13 @@ func (c checker) sqlite(ctx context.Context) []finding {
 	case len(l.Pending) > 0:
 		f.Detail = "the next start migrates it: " + strings.Join(l.Pending, ", ")
 	}
-	return []finding{f, c.masterKey(l, err)}
+	return []finding{f, c.masterKey(ctx, l, err)}
 }
 
 func (c checker) postgres(ctx context.Context) []finding {
 	l, err := store.Look(ctx, c.storeOptions())
 	if err != nil {
-		return []finding{{State: failed, Version: l.Version, Detail: err.Error()}, c.masterKey(l, err)}
+		return []finding{{State: failed, Version: l.Version, Detail: err.Error()}, c.masterKey(ctx, l, err)}
 	}
 	var found []finding
 	add := func(s state, format string, a ...any) {
@@ -98,7 +96,7 @@ func (c checker) postgres(ctx context.Context) []finding {
 	if len(found) == 0 {
 		add(good, "the schema is this version's, and row-level security holds for the user")
 	}
-	return append(found, c.clock(l), c.masterKey(l, nil))
+	return append(found, c.clock(l), c.masterKey(ctx, l, nil))
 }
 
 // clock compares this machine's clock with the database's.
@@ -130,10 +128,9 @@ func (c checker) postgresOwner(ctx context.Context) []finding {
 
 // masterKey compares the master key with that of the database, of which l is
 // known unless err says why not. It makes none.
-func (c checker) masterKey(l store.Looked, err error) finding {
+func (c checker) masterKey(ctx context.Context, l store.Looked, err error) finding {
 	f := finding{What: "master key", Where: "master_key", State: failed}
-	path := filepath.Join(c.cfg.Data, "master.key")
-	if c.cfg.MasterKey.Empty() {
+	if path := masterPath(c.cfg); c.cfg.MasterKey.Empty() {
 		f.Where = path
 		if _, gone := os.Stat(path); errors.Is(gone, fs.ErrNotExist) {
 			switch {
@@ -147,7 +144,7 @@ func (c checker) masterKey(l store.Looked, err error) finding {
 			return f
 		}
 	}
-	master, _, bad := keystore.LoadMaster(path, provider.NewSecret(c.cfg.MasterKey.Reveal()))
+	master, bad := loadMaster(ctx, c.cfg)
 	switch {
 	case bad != nil:
 		f.Detail = bad.Error()

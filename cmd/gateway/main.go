@@ -34,6 +34,8 @@ These reach the store and Vault themselves.
   gateway credential sync [-config FILE] [-company ID] [-json]
                                        note what others put into Vault or removed there
 
+  gateway master seal [-config FILE]   seal the master key with vault_transit_key, or anew with its newest version
+
   gateway audit verify [-config FILE] [-company ID|operator] [-expect COUNT:HASH] [-json]
                                        hold the audit rows against their chains; changes nothing
 
@@ -94,6 +96,11 @@ func dispatch(ctx context.Context, args []string) error {
 			return errors.New("there is gateway audit verify; run gateway help")
 		}
 		return auditVerify(ctx, args[1:], os.Stdout)
+	case "master":
+		if len(args) == 0 || args[0] != "seal" {
+			return errors.New("there is gateway master seal; run gateway help")
+		}
+		return sealMaster(ctx, args[1:], os.Stdout)
 	case "company", "key", "credential", "ledger":
 		if name == "credential" && len(args) > 0 && (args[0] == "move" || args[0] == "sync") {
 			return credentials(ctx, args[0], args[1:])
