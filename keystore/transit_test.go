@@ -171,9 +171,7 @@ func TestTransitWaits(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for p.count("PUT /v1/auth/approle/login").Load() < 3 && t.Context().Err() == nil {
-			time.Sleep(5 * time.Millisecond)
-		}
+		eventually(t, "the third login", func() bool { return p.count("PUT /v1/auth/approle/login").Load() >= 3 })
 		p.status.Store(0)
 	}()
 	from := keystore.MasterSource{Path: filepath.Join(t.TempDir(), "master.key"), Transit: transit(t, o, mount)}

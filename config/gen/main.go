@@ -1,5 +1,5 @@
 // Command gen writes docs/config.md and docs/example.yaml from the comments and
-// tags of config/config.go and from config.Default:
+// tags of config/config.go and config/section.go and from config.Default:
 //
 //	go run ./config/gen          write both, from the root of the repository
 //	go run ./config/gen -check   write nothing, exit 1 if one is not current
@@ -25,13 +25,20 @@ func main() {
 	}
 }
 
+// sourceFiles have the structs whose comments are the documentation.
+var sourceFiles = []string{"config.go", "section.go"}
+
 // run writes the files below root, or with check compares them.
 func run(root string, check bool) error {
-	source, err := os.ReadFile(filepath.Join(root, "config", "config.go"))
-	if err != nil {
-		return err
+	var sources [][]byte
+	for _, name := range sourceFiles {
+		source, err := os.ReadFile(filepath.Join(root, "config", name))
+		if err != nil {
+			return err
+		}
+		sources = append(sources, source)
 	}
-	sections, err := read(source)
+	sections, err := read(sources...)
 	if err != nil {
 		return err
 	}

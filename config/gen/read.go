@@ -12,7 +12,7 @@ import (
 	"bulkhead/config"
 )
 
-// section is one struct of config.go: the top level, or one key that has keys.
+// section is one struct: the top level, or one key that has keys.
 type section struct {
 	path  string // "" is the top level
 	about string // one or two sentences; "" for the top level
@@ -28,10 +28,10 @@ type key struct {
 // statement is the end of a key's comment.
 var statement = regexp.MustCompile(`(?:^| )Default (.+?)(?:, allowed (.+))?\.$`)
 
-// read puts the comments of the source beside config.Entries. The error names
+// read puts the comments of the sources beside config.Entries. The error names
 // every comment that is missing or says something else than the code.
-func read(source []byte) ([]section, error) {
-	comments, err := fieldComments(source)
+func read(sources ...[]byte) ([]section, error) {
+	comments, err := fieldComments(sources)
 	if err != nil {
 		return nil, err
 	}
@@ -65,38 +65,40 @@ func read(source []byte) ([]section, error) {
 		s.keys = append(s.keys, key{e, about})
 	}
 	if wrong != nil {
-		return nil, fmt.Errorf("config.go:\n\t%s", strings.Join(wrong, "\n\t"))
+		return nil, fmt.Errorf("config:\n\t%s", strings.Join(wrong, "\n\t"))
 	}
 	return sections, nil
 }
 
-// fieldComments returns the comment of every field as one line, by
+// fieldComments returns the comment of every field in sources as one line, by
 // "Struct.Field" and, for fields of Config, also by key.
-func fieldComments(source []byte) (map[string]string, error) {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", source, parser.ParseComments)
-	if err != nil {
-		return nil, err
-	}
+func fieldComments(sources [][]byte) (map[string]string, error) {
 	comments := map[string]string{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
+	for _, source := range sources {
+		file, err := parser.ParseFile(token.NewFileSet(), "config", source, parser.ParseComments)
+		if err != nil {
+			return nil, err
 		}
-		fields, ok := spec.Type.(*ast.StructType)
-		if !ok {
-			return true
-		}
-		for _, f := range fields.Fields.List {
-			text := strings.Join(strings.Fields(f.Doc.Text()), " ")
-			for _, name := range f.Names {
-				comments[spec.Name.Name+"."+name.Name] = text
-				if spec.Name.Name == "Config" && f.Tag != nil {
-					comments[reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml")] = text
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			fields, ok := spec.Type.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, f := range fields.Fields.List {
+				text := strings.Join(strings.Fields(f.Doc.Text()), " ")
+				for _, name := range f.Names {
+					comments[spec.Name.Name+"."+name.Name] = text
+					if spec.Name.Name == "Config" && f.Tag != nil {
+						comments[reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml")] = text
+					}
 				}
 			}
-		}
-		return true
-	})
+			return true
+		})
+	}
 	return comments, nil
 }

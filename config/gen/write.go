@@ -8,7 +8,7 @@ import (
 
 const intro = `# Configuration
 
-<!-- Made by "go run ./config/gen" from config/config.go. Do not edit. -->
+<!-- Made by "go run ./config/gen" from config/config.go and section.go. Do not edit. -->
 
 The gateway needs no configuration: ` + "`gateway serve`" + ` runs with the defaults below. What differs goes into one
 YAML file, named with ` + "`-config`" + ` or ` + "`BULKHEAD_CONFIG`" + `, or into the environment, which wins over the file.
@@ -76,7 +76,7 @@ func allowed(text string) string {
 const exampleHead = `# Every key of the gateway with its default. Nothing of it is needed: a file with
 # only the lines that differ does the same. docs/config.md says more.
 #
-# Made by "go run ./config/gen" from config/config.go. Do not edit.
+# Made by "go run ./config/gen" from config/config.go and section.go. Do not edit.
 `
 
 const exampleProviders = `#  eu-mistral:
