@@ -4,8 +4,13 @@ package ragtest
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"encoding/xml"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
 	"strings"
 )
 
@@ -62,6 +67,48 @@ func DOCX(paragraphs ...string) []byte {
 		"[Content_Types].xml": `<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>`,
 		"word/document.xml":   x.String(),
 	})
+}
+
+// ZipBomb returns an archive of one file: head, then n times part, then tail. It
+// compresses part once, so that a large one costs nothing to make.
+func ZipBomb(name, head, part string, n int, tail string) []byte {
+	deflate := func(text string, last bool) []byte {
+		var b bytes.Buffer
+		w, err := flate.NewWriter(&b, flate.BestSpeed)
+		if err == nil {
+			_, err = io.WriteString(w, text)
+		}
+		if end := w.Flush; err == nil {
+			if last {
+				end = w.Close
+			}
+			err = end()
+		}
+		if err != nil {
+			panic(err)
+		}
+		return b.Bytes()
+	}
+	sum := crc32.NewIEEE()
+	_, _ = io.WriteString(sum, head)
+	for range n {
+		_, _ = io.WriteString(sum, part)
+	}
+	_, _ = io.WriteString(sum, tail)
+	packed := slices.Concat(deflate(head, false), bytes.Repeat(deflate(part, false), n), deflate(tail, true))
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.CreateRaw(&zip.FileHeader{
+		Name: name, Method: zip.Deflate, CRC32: sum.Sum32(),
+		CompressedSize64: uint64(len(packed)), UncompressedSize64: uint64(len(head) + n*len(part) + len(tail)),
+	})
+	if err == nil {
+		_, err = w.Write(packed)
+	}
+	if err = errors.Join(err, z.Close()); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
 }
 
 // Zip returns an archive of files.
