@@ -10,7 +10,7 @@ export SERVERS_HOME ?= $(shell . test/servers/lib.sh && printf %s "$$SERVERS_HOM
 STATICCHECK := $(SERVERS_HOME)/bin/staticcheck-0.7.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt lint test soak isolation race fuzz bench docs servers-up servers-down clean
+.PHONY: help run build check fmt lint test allocs soak isolation race fuzz bench docs servers-up servers-down clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,14 +38,18 @@ $(STATICCHECK):
 	GOBIN=$(@D) $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.7.0
 	mv $(@D)/staticcheck $@
 
-# One package at a time: they start servers and watch clocks. The folder test
-# drives the built binary, which the detector does not see.
+# The folder test drives the built binary, which the detector does not see.
 race:
-	$(GO) test -p 1 -race $$($(GO) list ./... | grep -v -e /test$$ -e /bench$$)
+	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 2 -race $$($(GO) list ./... | grep -v -e /test$$ -e /bench$$)
 
+# One package at a time: they start servers and watch clocks.
+PACKAGES ?= ./...
 test: build ## all tests, with the real SDKs and a real model; REQUIRE_SERVERS=1 makes a missing one a failure
-	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 40m ./...
+	REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 40m $(PACKAGES)
 	$(MAKE) --no-print-directory isolation SCALE=small
+
+allocs: ## the tests that count allocations, which the race detector leaves out
+	$(GO) test -p 1 -count=1 -run 'Alloc|IdleMemory' ./...
 
 # The tests that depend on the scale keep what they came to in
 # bench/results/soak/, and one that has passed at this commit is not run again:

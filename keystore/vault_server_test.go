@@ -309,7 +309,7 @@ func (v *vault) refused(s tenant.Scope, name string) {
 // eventually waits until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); {
+	for end := time.Now().Add(45 * time.Second); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}

@@ -42,7 +42,7 @@ const (
 )
 
 // patience is how long a test waits for what must come at once.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 var loadPrices = sync.OnceValues(ledger.LoadPrices)
 
