@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -255,99 +254,4 @@ func TestAgentsSDK(t *testing.T) {
 	g.setCredential(t, g.Demo, "llm", upstreamSecret)
 	runScript(t, g, g.Demo, "agents.py", "DOCS="+documents(t))
 	nothingLeaked(t, g, g.Demo)
-}
-
-// TestMilvusAway: with Milvus gone or frozen an agent answers with what there is
-// and says so, or refuses where it must know; and finds again when Milvus is back.
-// The vectors are real ones, and what making them took is on the company's ledger.
-func TestMilvusAway(t *testing.T) {
-	milvus, embed := servers.Start(t, "milvus"), servers.Start(t, "embed")
-	g := startGateway(t, fmt.Sprintf("milvus_addr: %q\nembeddings: {base_url: %q, model: %q, micro_usd_per_million_tokens: 20000}\n",
-		milvus.Var("MILVUS_ADDR"), embed.Var("EMBEDDINGS_BASE_URL"), embed.Var("EMBEDDINGS_MODEL")))
-	c := g.Demo
-	store := knowledge(t, g, c.APIKey, map[string]string{"refunds.txt": "Refunds are paid within seven days.", "dog.txt": "Rex, the office dog, is fed by Ann."})
-	for slug, required := range map[string]bool{"desk": false, "strict": true} {
-		g.newAgent(t, c.APIKey, map[string]any{"model": "sandbox/echo", "slug": slug, "knowledge": map[string]any{"stores": []string{store}, "top_k": 1, "required": required}})
-	}
-	// In other words than the document's: only the vectors find it.
-	const question = "When do I get my money back?"
-	call := func(model string) (answer, time.Duration) {
-		begun := time.Now()
-		a := ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody(model, question))
-		return a, time.Since(begun)
-	}
-	back := func(what string) {
-		t.Helper()
-		eventually(t, time.Minute, what, func() bool {
-			a, _ := call("agent/strict")
-			return a.status == http.StatusOK && strings.Contains(string(a.body), "within seven days")
-		})
-	}
-	back("the passage is found")
-	away := func(what string) {
-		t.Helper()
-		a, took := call("agent/desk")
-		h := a.header.Get("X-Bulkhead-Knowledge")
-		if a.status != http.StatusOK || strings.Contains(string(a.body), "seven days") || !strings.Contains(h, "passages=0; missing=") {
-			t.Errorf("%s: %d, header %q: %s", what, a.status, h, a.body)
-		}
-		if took > 150*time.Millisecond+2*time.Second {
-			t.Errorf("%s: it took %s", what, took)
-		}
-		a, _ = call("agent/strict")
-		if code, _ := a.fault(); a.status != http.StatusServiceUnavailable || code != "knowledge_unavailable" {
-			t.Errorf("%s: an agent that must know answers %d %s", what, a.status, a.body)
-		}
-		ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("sandbox/echo", "hi")).want(t, what+": a bare model", http.StatusOK)
-	}
-	pid := milvus.PIDs("MILVUS_PID")[0]
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	away("frozen")
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	back("it is found after the freeze")
-	if err := milvus.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	away("stopped")
-	eventually(t, 20*time.Second, "metrics say that it is away", func() bool {
-		return strings.Contains(string(ask(t, http.MethodGet, g.OpsURL+"/metrics", "", nil).body), `bulkhead_backend_up{backend="milvus"} 0`)
-	})
-	if err := milvus.Again(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	back("it is found after the restart")
-
-	var usage struct {
-		Data []struct {
-			Results []struct {
-				Tokens int64 `json:"input_tokens"`
-				Calls  int64 `json:"num_model_requests"`
-			}
-		}
-	}
-	eventually(t, 20*time.Second, "embeddings are on the ledger", func() bool {
-		g.call(t, http.MethodGet, fmt.Sprintf("%s/v1/organization/usage/embeddings?start_time=%d", g.URL, time.Now().Add(-time.Hour).Unix()), c.AdminKey, nil, &usage)
-		for _, bucket := range usage.Data {
-			for _, r := range bucket.Results {
-				if r.Tokens > 0 && r.Calls >= 3 { // of two files, and the question
-					return true
-				}
-			}
-		}
-		return false
-	})
-}
-
-// TestCheckMilvus: gateway check reaches Milvus, and says what is wrong with it.
-func TestCheckMilvus(t *testing.T) {
-	server := servers.Start(t, "milvus")
-	g := prepare(t, "")
-	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR="+server.Var("MILVUS_ADDR")), "milvus", "ok", "it answers")
-	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=127.0.0.1:1"), "milvus", "failed", "cannot be reached")
-	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=milvus"), "configuration", "failed", "must be HOST:PORT")
-	found(t, g.check(t, "BULKHEAD_EMBEDDINGS_MODEL=m"), "configuration", "failed", "must be set where another key of embeddings is")
 }
