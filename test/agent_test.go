@@ -1,10 +1,13 @@
 package test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,13 +248,93 @@ func TestMaster(t *testing.T) {
 	ask(t, http.MethodPut, g.OpsURL+"/admin/knowledge", g.Operator, map[string]any{"company": "org-0000000000"}).want(t, "a company that is not there", http.StatusNotFound)
 }
 
-// TestAgentsSDK runs the official SDK: documents are uploaded, agents made, and what
-// they answer is grounded; a real model receives the passages.
+// TestAgentsSDK runs the official SDKs: documents are uploaded, agents made, and what
+// they answer is grounded and cited; a real model receives the passages.
 func TestAgentsSDK(t *testing.T) {
-	interpreter(t, "agents.py")
 	base := servers.Start(t, "llm").Var("LLM_BASE_URL")
-	g := startGateway(t, "providers:\n  llm: {kind: custom, base_url: "+base+"}\n")
-	g.setCredential(t, g.Demo, "llm", upstreamSecret)
-	runScript(t, g, g.Demo, "agents.py", "DOCS="+documents(t))
-	nothingLeaked(t, g, g.Demo)
+	for _, file := range []string{"agents.py", "agents.mjs"} {
+		t.Run(file, func(t *testing.T) {
+			interpreter(t, file)
+			g := startGateway(t, "providers:\n  llm: {kind: custom, base_url: "+base+"}\n")
+			g.setCredential(t, g.Demo, "llm", upstreamSecret)
+			runScript(t, g, g.Demo, file, "DOCS="+documents(t))
+			nothingLeaked(t, g, g.Demo)
+		})
+	}
 }
+
+// TestCitedStream: on request a stream has one event more, before the chunk that ends
+// a choice, and else is what it is without, byte for byte.
+func TestCitedStream(t *testing.T) {
+	up := upstream.New(t)
+	up.Handle("no-finish", func(c *upstream.Call) {
+		c.StartStream()
+		c.Event([]byte(`{"id":"c","object":"chat.completion.chunk","created":1,"model":"no-finish","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}`))
+		c.Event([]byte("[DONE]"))
+	})
+	g := startGateway(t, fmt.Sprintf("providers: {up: {kind: openai, base_url: %q}}\n", up.BaseURL()))
+	c := g.Demo
+	g.setCredential(t, c, "up", upstreamSecret)
+	store := knowledge(t, g, c.APIKey, map[string]string{"refunds.txt": "Refunds are paid within seven days."})
+	send := func(model, question string, n int, cited bool) (events []string) {
+		t.Helper()
+		body := chatBody("agent/"+model, question)
+		body["stream"], body["n"] = true, n
+		b, _, err := encode(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+"/v1/chat/completions", bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+c.APIKey)
+		if cited {
+			req.Header.Set("X-Bulkhead-Annotations", "true")
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body) // one that was broken off ends in an error
+		for _, e := range strings.SplitAfter(strings.TrimSuffix(string(text), "\n\n"), "\n\n") {
+			if !strings.HasPrefix(e, ":") { // cost, keepalive
+				events = append(events, perCall.ReplaceAllString(e, ""))
+			}
+		}
+		return events
+	}
+	f := func(model string, n int, before string) {
+		t.Helper()
+		g.newAgent(t, c.APIKey, map[string]any{"model": "up/" + model, "slug": model, "knowledge": map[string]any{"stores": []string{store}}})
+		if plain, nothing := send(model, "Zzz?", n, false), send(model, "Zzz?", n, true); !slices.Equal(plain, nothing) {
+			t.Errorf("%s: with nothing to cite the stream is\n%q\nwithout asking it is\n%q", model, nothing, plain)
+		}
+		plain, cited := send(model, "When are refunds paid?", n, false), send(model, "When are refunds paid?", n, true)
+		at := slices.IndexFunc(cited, func(e string) bool { return strings.Contains(e, "annotations") })
+		if before == "" {
+			if at >= 0 {
+				t.Errorf("%s: what is no whole answer is cited: %q", model, cited)
+			}
+			return
+		}
+		if at < 0 || at+1 >= len(cited) || !slices.Equal(slices.Delete(slices.Clone(cited), at, at+1), plain) || !strings.Contains(cited[at+1], before) {
+			t.Errorf("%s: the cited stream is\n%q\nthe other\n%q", model, cited, plain)
+			return
+		}
+		if k := strings.Count(cited[at], `"annotations":[{"type":"file_citation","index":1,"file_id":"file-`); k != n {
+			t.Errorf("%s: %d choices of %d are cited in %s", model, k, n, cited[at])
+		}
+	}
+	f("ok", 1, `"finish_reason":"stop"`)
+	f("chunks-5", 2, `"finish_reason":"stop"`)
+	f("usage-with-finish", 1, `"finish_reason":"stop"`)
+	f("empty-choices-first", 1, `"finish_reason":"stop"`)
+	f("no-finish", 1, "[DONE]")
+	f("cut", 1, "")
+	f("error-mid", 1, "")
+}
+
+// perCall is what differs from call to call.
+var perCall = regexp.MustCompile(`"id":"chatcmpl-\d+",|"created":\d+,`)
