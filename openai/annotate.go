@@ -3,6 +3,8 @@ package openai
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 )
 
 // Citation is a passage that an answer may rest on, as an annotation of its
@@ -75,4 +77,46 @@ func AppendAnnotated(dst, body []byte, all []Citation) ([]byte, error) {
 		return dst, fmt.Errorf("cannot annotate the answer: %w", answerError(err))
 	}
 	return Splice(dst, body, edits), nil
+}
+
+// chunkMembers are what every chunk of a stream has in common.
+var chunkMembers = [...]string{"id", "object", "created", "model", "system_fingerprint"}
+
+// maxChoices is OpenAI's own bound of n.
+const maxChoices = 128
+
+// AppendAnnotationChunk appends a chunk of a chat's stream, one like data, that has
+// nothing but annotations in the delta of each of n choices, 1 to 128, and returns
+// it. It repeats of data what all chunks have in common, and has no line end.
+func AppendAnnotationChunk(dst, data []byte, n int64, all []Citation) ([]byte, error) {
+	list, err := json.Marshal(all)
+	if err != nil {
+		return dst, err
+	}
+	s, seen := new(scanner), [len(chunkMembers)]bool{}
+	s.relayed(data)
+	before := len(dst)
+	dst = append(dst, '{')
+	err = s.object(func(name []byte) error {
+		at, err := s.skip()
+		i := slices.Index(chunkMembers[:], string(name))
+		if err == nil && i >= 0 && !seen[i] && data[at.Start] != '{' && data[at.Start] != '[' { // these may have line ends
+			seen[i] = true
+			dst = append(append(append(dst, '"'), name...), `":`...)
+			dst = append(append(dst, data[at.Start:at.End]...), ',')
+		}
+		return err
+	})
+	if err != nil {
+		return dst[:before], fmt.Errorf("cannot annotate the stream: %w", answerError(err))
+	}
+	dst = append(dst, `"choices":[`...)
+	for i := range min(max(n, 1), maxChoices) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendInt(append(dst, `{"index":`...), i, 10)
+		dst = append(append(append(dst, `,"delta":{"annotations":`...), list...), `},"finish_reason":null}`...)
+	}
+	return append(dst, "]}"...), nil
 }

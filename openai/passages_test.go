@@ -180,12 +180,37 @@ func TestAppendAnnotated(t *testing.T) {
 	}
 }
 
+func TestAppendAnnotationChunk(t *testing.T) {
+	all := []Citation{{"file_citation", 1, "file-1", "a.md", "vs_1", 0.5}}
+	const list = `[{"type":"file_citation","index":1,"file_id":"file-1","filename":"a.md","vector_store_id":"vs_1","score":0.5}]`
+	f := func(data string, n int64, want string) {
+		t.Helper()
+		got, err := AppendAnnotationChunk([]byte("data: "), []byte(data), n, all)
+		if err != nil || string(got) != "data: "+want {
+			t.Errorf("got  %s %v\nwant %s", got, err, want)
+		}
+	}
+	const choice = `,"delta":{"annotations":` + list + `},"finish_reason":null}`
+	f(`{"id" : "c","choices":[{"delta":{"content":"x"}}],"created":7,"object":"chat.completion.chunk","usage":null,"model":"m","x_groq":{"usage":{}}}`, 1,
+		`{"id":"c","created":7,"object":"chat.completion.chunk","model":"m","choices":[{"index":0`+choice+`]}`)
+	f(`{"model":"m","model":"n"}`, 2, `{"model":"m","choices":[{"index":0`+choice+`,{"index":1`+choice+`]}`)
+	f("{\"id\":{\n},\n\"model\":\n\"m\"}", 1, `{"model":"m","choices":[{"index":0`+choice+`]}`)
+	f(`{}`, 0, `{"choices":[{"index":0`+choice+`]}`)
+	if got, err := AppendAnnotationChunk([]byte("x"), []byte(`{"id":"c`), 1, all); err == nil || string(got) != "x" {
+		t.Errorf("of a chunk that is cut off: %q, %v", got, err)
+	}
+}
+
 func FuzzAnnotate(f *testing.F) {
 	f.Add([]byte(`{"choices":[{"message":{"content":"x"}}]}`))
 	f.Add([]byte(`{"choices":[{"message":{"annotations":null}}, {"message": {} }]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if !jsontext.Value(body).IsValid() {
 			return
+		}
+		chunk, err := AppendAnnotationChunk(nil, body, 2, []Citation{{Type: "file_citation"}})
+		if err == nil && !jsontext.Value(chunk).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) || err == nil && bytes.ContainsAny(chunk, "\r\n") {
+			t.Fatalf("%s\nbecame the chunk\n%s", body, chunk)
 		}
 		got, err := AppendAnnotated(nil, body, []Citation{{Type: "file_citation"}})
 		if err == nil && !jsontext.Value(got).IsValid(jsontext.AllowDuplicateNames(true)) {

@@ -1,12 +1,14 @@
 package test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -246,108 +248,93 @@ func TestMaster(t *testing.T) {
 	ask(t, http.MethodPut, g.OpsURL+"/admin/knowledge", g.Operator, map[string]any{"company": "org-0000000000"}).want(t, "a company that is not there", http.StatusNotFound)
 }
 
-// TestAgentsSDK runs the official SDK: documents are uploaded, agents made, and what
-// they answer is grounded; a real model receives the passages.
+// TestAgentsSDK runs the official SDKs: documents are uploaded, agents made, and what
+// they answer is grounded and cited; a real model receives the passages.
 func TestAgentsSDK(t *testing.T) {
-	interpreter(t, "agents.py")
 	base := servers.Start(t, "llm").Var("LLM_BASE_URL")
-	g := startGateway(t, "providers:\n  llm: {kind: custom, base_url: "+base+"}\n")
-	g.setCredential(t, g.Demo, "llm", upstreamSecret)
-	runScript(t, g, g.Demo, "agents.py", "DOCS="+documents(t))
-	nothingLeaked(t, g, g.Demo)
-}
-
-// TestMilvusAway: with Milvus gone or frozen an agent answers with what there is
-// and says so, or refuses where it must know; and finds again when Milvus is back.
-// The vectors are real ones, and what making them took is on the company's ledger.
-func TestMilvusAway(t *testing.T) {
-	milvus, embed := servers.Start(t, "milvus"), servers.Start(t, "embed")
-	g := startGateway(t, fmt.Sprintf("milvus_addr: %q\nembeddings: {base_url: %q, model: %q, micro_usd_per_million_tokens: 20000}\n",
-		milvus.Var("MILVUS_ADDR"), embed.Var("EMBEDDINGS_BASE_URL"), embed.Var("EMBEDDINGS_MODEL")))
-	c := g.Demo
-	store := knowledge(t, g, c.APIKey, map[string]string{"refunds.txt": "Refunds are paid within seven days.", "dog.txt": "Rex, the office dog, is fed by Ann."})
-	for slug, required := range map[string]bool{"desk": false, "strict": true} {
-		g.newAgent(t, c.APIKey, map[string]any{"model": "sandbox/echo", "slug": slug, "knowledge": map[string]any{"stores": []string{store}, "top_k": 1, "required": required}})
-	}
-	// In other words than the document's: only the vectors find it.
-	const question = "When do I get my money back?"
-	call := func(model string) (answer, time.Duration) {
-		begun := time.Now()
-		a := ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody(model, question))
-		return a, time.Since(begun)
-	}
-	back := func(what string) {
-		t.Helper()
-		eventually(t, time.Minute, what, func() bool {
-			a, _ := call("agent/strict")
-			return a.status == http.StatusOK && strings.Contains(string(a.body), "within seven days")
+	for _, file := range []string{"agents.py", "agents.mjs"} {
+		t.Run(file, func(t *testing.T) {
+			interpreter(t, file)
+			g := startGateway(t, "providers:\n  llm: {kind: custom, base_url: "+base+"}\n")
+			g.setCredential(t, g.Demo, "llm", upstreamSecret)
+			runScript(t, g, g.Demo, file, "DOCS="+documents(t))
+			nothingLeaked(t, g, g.Demo)
 		})
 	}
-	back("the passage is found")
-	away := func(what string) {
+}
+
+// TestCitedStream: on request a stream has one event more, before the chunk that ends
+// a choice, and else is what it is without, byte for byte.
+func TestCitedStream(t *testing.T) {
+	up := upstream.New(t)
+	up.Handle("no-finish", func(c *upstream.Call) {
+		c.StartStream()
+		c.Event([]byte(`{"id":"c","object":"chat.completion.chunk","created":1,"model":"no-finish","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}`))
+		c.Event([]byte("[DONE]"))
+	})
+	g := startGateway(t, fmt.Sprintf("providers: {up: {kind: openai, base_url: %q}}\n", up.BaseURL()))
+	c := g.Demo
+	g.setCredential(t, c, "up", upstreamSecret)
+	store := knowledge(t, g, c.APIKey, map[string]string{"refunds.txt": "Refunds are paid within seven days."})
+	send := func(model, question string, n int, cited bool) (events []string) {
 		t.Helper()
-		a, took := call("agent/desk")
-		h := a.header.Get("X-Bulkhead-Knowledge")
-		if a.status != http.StatusOK || strings.Contains(string(a.body), "seven days") || !strings.Contains(h, "passages=0; missing=") {
-			t.Errorf("%s: %d, header %q: %s", what, a.status, h, a.body)
+		body := chatBody("agent/"+model, question)
+		body["stream"], body["n"] = true, n
+		b, _, err := encode(body)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if took > 150*time.Millisecond+2*time.Second {
-			t.Errorf("%s: it took %s", what, took)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+"/v1/chat/completions", bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
 		}
-		a, _ = call("agent/strict")
-		if code, _ := a.fault(); a.status != http.StatusServiceUnavailable || code != "knowledge_unavailable" {
-			t.Errorf("%s: an agent that must know answers %d %s", what, a.status, a.body)
+		req.Header.Set("Authorization", "Bearer "+c.APIKey)
+		if cited {
+			req.Header.Set("X-Bulkhead-Annotations", "true")
 		}
-		ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("sandbox/echo", "hi")).want(t, what+": a bare model", http.StatusOK)
-	}
-	pid := milvus.PIDs("MILVUS_PID")[0]
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	away("frozen")
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	back("it is found after the freeze")
-	if err := milvus.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	away("stopped")
-	eventually(t, 20*time.Second, "metrics say that it is away", func() bool {
-		return strings.Contains(string(ask(t, http.MethodGet, g.OpsURL+"/metrics", "", nil).body), `bulkhead_backend_up{backend="milvus"} 0`)
-	})
-	if err := milvus.Again(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	back("it is found after the restart")
-
-	var usage struct {
-		Data []struct {
-			Results []struct {
-				Tokens int64 `json:"input_tokens"`
-				Calls  int64 `json:"num_model_requests"`
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body) // one that was broken off ends in an error
+		for _, e := range strings.SplitAfter(strings.TrimSuffix(string(text), "\n\n"), "\n\n") {
+			if !strings.HasPrefix(e, ":") { // cost, keepalive
+				events = append(events, perCall.ReplaceAllString(e, ""))
 			}
 		}
+		return events
 	}
-	eventually(t, 20*time.Second, "embeddings are on the ledger", func() bool {
-		g.call(t, http.MethodGet, fmt.Sprintf("%s/v1/organization/usage/embeddings?start_time=%d", g.URL, time.Now().Add(-time.Hour).Unix()), c.AdminKey, nil, &usage)
-		for _, bucket := range usage.Data {
-			for _, r := range bucket.Results {
-				if r.Tokens > 0 && r.Calls >= 3 { // of two files, and the question
-					return true
-				}
-			}
+	f := func(model string, n int, before string) {
+		t.Helper()
+		g.newAgent(t, c.APIKey, map[string]any{"model": "up/" + model, "slug": model, "knowledge": map[string]any{"stores": []string{store}}})
+		if plain, nothing := send(model, "Zzz?", n, false), send(model, "Zzz?", n, true); !slices.Equal(plain, nothing) {
+			t.Errorf("%s: with nothing to cite the stream is\n%q\nwithout asking it is\n%q", model, nothing, plain)
 		}
-		return false
-	})
+		plain, cited := send(model, "When are refunds paid?", n, false), send(model, "When are refunds paid?", n, true)
+		at := slices.IndexFunc(cited, func(e string) bool { return strings.Contains(e, "annotations") })
+		if before == "" {
+			if at >= 0 {
+				t.Errorf("%s: what is no whole answer is cited: %q", model, cited)
+			}
+			return
+		}
+		if at < 0 || at+1 >= len(cited) || !slices.Equal(slices.Delete(slices.Clone(cited), at, at+1), plain) || !strings.Contains(cited[at+1], before) {
+			t.Errorf("%s: the cited stream is\n%q\nthe other\n%q", model, cited, plain)
+			return
+		}
+		if k := strings.Count(cited[at], `"annotations":[{"type":"file_citation","index":1,"file_id":"file-`); k != n {
+			t.Errorf("%s: %d choices of %d are cited in %s", model, k, n, cited[at])
+		}
+	}
+	f("ok", 1, `"finish_reason":"stop"`)
+	f("chunks-5", 2, `"finish_reason":"stop"`)
+	f("usage-with-finish", 1, `"finish_reason":"stop"`)
+	f("empty-choices-first", 1, `"finish_reason":"stop"`)
+	f("no-finish", 1, "[DONE]")
+	f("cut", 1, "")
+	f("error-mid", 1, "")
 }
 
-// TestCheckMilvus: gateway check reaches Milvus, and says what is wrong with it.
-func TestCheckMilvus(t *testing.T) {
-	server := servers.Start(t, "milvus")
-	g := prepare(t, "")
-	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR="+server.Var("MILVUS_ADDR")), "milvus", "ok", "it answers")
-	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=127.0.0.1:1"), "milvus", "failed", "cannot be reached")
-	found(t, g.check(t, "BULKHEAD_MILVUS_ADDR=milvus"), "configuration", "failed", "must be HOST:PORT")
-	found(t, g.check(t, "BULKHEAD_EMBEDDINGS_MODEL=m"), "configuration", "failed", "must be set where another key of embeddings is")
-}
+// perCall is what differs from call to call.
+var perCall = regexp.MustCompile(`"id":"chatcmpl-\d+",|"created":\d+,`)

@@ -199,22 +199,53 @@ func why(missing error) error {
 	return errAway
 }
 
-// annotationsHeader asks for what was used in the message of an answer that is not
-// streamed.
+// annotationsHeader asks for what was used, as annotations of the answer.
 const annotationsHeader = "X-Bulkhead-Annotations"
 
-// annotate adds what was used to the messages of the answer, where the client
-// asked for it.
-func (c *call) annotate() (err error) {
-	if !c.annotates || len(c.told.used) == 0 {
+// citations returns what was used, where the client asked for it.
+func (c *call) citations() []openai.Citation {
+	if !c.annotates {
 		return nil
 	}
 	all := make([]openai.Citation, len(c.told.used))
 	for i, p := range c.told.used {
 		all[i] = openai.Citation{Type: "file_citation", Index: i + 1, FileID: p.FileID, FileName: p.FileName, StoreID: p.StoreID, Score: p.Score}
 	}
+	return all
+}
+
+// annotate adds what was used to the messages of an answer that is not a stream.
+func (c *call) annotate() (err error) {
+	all := c.citations()
+	if len(all) == 0 {
+		return nil
+	}
 	if c.answer, err = openai.AppendAnnotated(make([]byte, 0, len(c.answer)+256*len(all)), c.answer, all); err != nil {
 		return garbage("the provider's answer is not a valid one", err)
 	}
 	return nil
+}
+
+// cite makes, at the first chunk with choices, the event that says what was used. It
+// is sent before the chunk that ends a choice.
+func (s *stream) cite(data []byte) error {
+	if s.cited || s.chunk.EmptyChoices {
+		return nil
+	}
+	s.cited = true
+	all := s.c.citations()
+	if len(all) == 0 {
+		return nil
+	}
+	var err error
+	if s.citing, err = openai.AppendAnnotationChunk([]byte("data: "), data, s.c.request.N, all); err != nil {
+		return garbage("the provider sent an event that is not valid", err)
+	}
+	s.citing = append(s.citing, "\n\n"...)
+	return nil
+}
+
+// appendCitations appends that event, once.
+func (s *stream) appendCitations() {
+	s.out, s.citing = append(s.out, s.citing...), nil
 }

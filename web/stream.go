@@ -32,6 +32,9 @@ type stream struct {
 
 	finished bool // the provider gave a reason for the end
 
+	cited  bool   // what was used was looked at
+	citing []byte // the event that says it, until it is sent
+
 	keepalive *keepalive
 }
 
@@ -147,6 +150,10 @@ func (s *stream) relay(ev openai.Event) {
 		s.fail(s.providerError(ev.Data))
 		return
 	}
+	if err := s.cite(ev.Data); err != nil {
+		s.fail(err)
+		return
+	}
 	a.seen.TextBytes += s.chunk.TextBytes
 	a.seen.AudioBytes += s.chunk.AudioBytes
 	a.seen.Images += s.chunk.Images
@@ -156,7 +163,10 @@ func (s *stream) relay(ev openai.Event) {
 	a.usages.Add(a.target.Vendor, s.chunk.Usage, s.chunk.HasUsage, s.chunk.BadUsage)
 	// A reason for the end was given: what follows is at most usage and [DONE],
 	// and some providers send no [DONE].
-	s.finished = s.finished || s.chunk.Finished
+	if s.chunk.Finished {
+		s.finished = true
+		s.appendCitations()
+	}
 	switch {
 	case a.target.Lent && s.hide(ev):
 	case s.chunk.UsageSpan.Empty() || c.request.IncludeUsage || s.chunk.Media:
@@ -213,6 +223,7 @@ func (s *stream) finish(ev openai.Event, err error) {
 func (s *stream) end() {
 	c := s.c
 	c.last().seen.Whole = true
+	s.appendCitations() // of a provider that gave no reason for the end
 	if c.capture(s.out); c.kept != nil {
 		c.kept.all = true
 	}

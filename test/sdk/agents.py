@@ -65,9 +65,24 @@ def answers_are_grounded():
 
 @check
 def streams():
-    parts = [c.choices[0].delta.content or "" for c in client().chat.completions.create(
-        model="agent/sdk-handbook", messages=[{"role": "user", "content": "When does the canteen open?"}], stream=True) if c.choices]
-    assert "opens at noon" in "".join(parts), parts
+    def chunks(model="agent/sdk-handbook", **more):
+        return [c.choices[0] for c in client().chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "When does the canteen open?"}], stream=True, **more) if c.choices]
+
+    plain = chunks()
+    assert "opens at noon" in "".join(c.delta.content or "" for c in plain), plain
+    assert not any(hasattr(c.delta, "annotations") for c in plain), "not asked for"
+    cited = chunks(extra_headers={"X-Bulkhead-Annotations": "true"}, stream_options={"include_usage": True})
+    assert "opens at noon" in "".join(c.delta.content or "" for c in cited), cited
+    found = [i for i, c in enumerate(cited) if hasattr(c.delta, "annotations")]
+    same(len(found), 1, "chunks with annotations")
+    assert all(c.finish_reason is None for c in cited[:found[0] + 1]) and cited[-1].finish_reason == "stop", "they come before the end"
+    one = cited[found[0]].delta.annotations[0]
+    same((one["type"], one["filename"], one["index"], one["vector_store_id"]), ("file_citation", "canteen.md", 1, store()), "the citation")
+    with client().chat.completions.stream(model="agent/sdk-handbook", messages=[{"role": "user", "content": "When does the canteen open?"}],
+                                          extra_headers={"X-Bulkhead-Annotations": "true"}) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert "opens at noon" in message.content and message.annotations[0].filename == "canteen.md", message
 
 
 @check
