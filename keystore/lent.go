@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
+	"bulkhead/fault"
 	"bulkhead/provider"
 	"bulkhead/tenant"
 )
@@ -39,6 +41,9 @@ type LentStore interface {
 	// PutLentCredential stores version 1 as a new one, else in place of the
 	// version before; ErrConflict if that is not there.
 	PutLentCredential(ctx context.Context, a tenant.Act, l Lent) error
+	// PutLentBlob replaces the Blob alone, which changes nothing of what is lent;
+	// ErrConflict if that version is not there.
+	PutLentBlob(ctx context.Context, a tenant.Act, id string, version int64, blob []byte) error
 	// DeleteLentCredential removes one, or returns ErrNotFound.
 	DeleteLentCredential(ctx context.Context, a tenant.Act, id string) error
 }
@@ -98,12 +103,9 @@ func (l *Lender) load(ctx context.Context, lent *tenant.Lent, name string) (c pr
 	got, err, _ := l.loading.Do(flight, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.o.LoadTimeout)
 		defer cancel()
-		c, err := l.read(ctx, name)
+		c, err := l.read(ctx, lent, name)
 		if err != nil {
 			return nil, err
-		}
-		if c.ID != lent.ID { // deleted and lent anew: not what this company was granted
-			return nil, missing(name)
 		}
 		l.opened.put(provider.Operator, name, entry[provider.Credential]{c, c.Version, l.o.Now().Add(l.o.TTL)}, mark)
 		return c, nil
@@ -114,27 +116,45 @@ func (l *Lender) load(ctx context.Context, lent *tenant.Lent, name string) (c pr
 	return got.(provider.Credential), nil
 }
 
-func (l *Lender) read(ctx context.Context, name string) (c provider.Credential, err error) {
-	row, err := l.store.LentCredential(ctx, name)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return c, missing(name)
-	case err != nil:
-		return c, unavailable(err)
-	}
+// read returns what is lent, if it is what the company was granted. With Vault the
+// store is not asked: calls go on while it is away.
+func (l *Lender) read(ctx context.Context, lent *tenant.Lent, name string) (c provider.Credential, err error) {
 	var r record
+	version := lent.Version
 	if l.vault != nil {
 		r, err = l.vault.lent(ctx, name)
 	} else {
-		r, err = l.open(ctx, name, row)
+		var row Lent
+		if row, err = l.row(ctx, name); err == nil {
+			r, err = l.open(ctx, name, row)
+			version = row.Version
+		}
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return c, err
+	case r.ID != lent.ID: // deleted and lent anew
+		return c, missing(name)
 	}
+	return r.credential(version), nil
+}
+
+func (r *record) credential(version int64) provider.Credential {
 	return provider.Credential{
-		ID: row.ID, Company: provider.Operator, Provider: name, Version: row.Version,
+		ID: r.ID, Company: r.Company, Provider: r.Provider, Version: version,
 		Secret: provider.NewSecret(r.Secret), BaseURL: r.BaseURL, Resource: r.Resource, Header: r.Header,
-	}, nil
+	}
+}
+
+func (l *Lender) row(ctx context.Context, name string) (Lent, error) {
+	row, err := l.store.LentCredential(ctx, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return row, missing(name)
+	case err != nil:
+		return row, unavailable(err)
+	}
+	return row, nil
 }
 
 func (l *Lender) open(ctx context.Context, name string, row Lent) (r record, err error) {
@@ -235,8 +255,12 @@ func (l *Lender) Put(ctx context.Context, a tenant.Act, n NewCredential, how Len
 // keep seals the secret, or brings it to Vault and returns nothing.
 func (l *Lender) keep(ctx context.Context, n NewCredential, c Lent) ([]byte, error) {
 	if l.vault != nil {
-		return []byte{}, l.vault.putLent(ctx, n)
+		return []byte{}, l.vault.putLent(ctx, n, c.ID)
 	}
+	return l.seal(ctx, n, c)
+}
+
+func (l *Lender) seal(ctx context.Context, n NewCredential, c Lent) ([]byte, error) {
 	key, err := l.dataKey(ctx, true)
 	if err != nil {
 		return nil, err
@@ -261,72 +285,25 @@ func (l *Lender) List(ctx context.Context) ([]Lent, error) {
 	return all, nil
 }
 
-// Delete ends the lending of a credential, for every company.
+// Delete ends the lending of a credential, for every company. It is lent no more
+// even where Vault is away: then the error says that the secret is still there.
 func (l *Lender) Delete(ctx context.Context, a tenant.Act, id string) error {
 	all, err := l.List(ctx)
 	if err != nil {
 		return err
 	}
-	for _, c := range all {
-		if c.ID != id {
-			continue
-		}
-		if err := l.store.DeleteLentCredential(ctx, a, id); err != nil {
-			return unavailable(err)
-		}
-		if l.vault != nil {
-			return l.vault.removeLent(ctx, c.Provider)
-		}
+	i := slices.IndexFunc(all, func(c Lent) bool { return c.ID == id })
+	if i < 0 {
+		return noSuch()
+	}
+	if err := l.store.DeleteLentCredential(ctx, a, id); err != nil {
+		return unavailable(err)
+	}
+	if l.vault == nil {
 		return nil
 	}
-	return noSuch()
-}
-
-// lentPath is where Vault has what the operator lends for a provider, whose name
-// must have been checked.
-func (v *Vault) lentPath(name string) string {
-	if !providerName.MatchString(name) {
-		panic("BUG: a path of an unchecked name")
-	}
-	return v.o.Prefix + "/operator/providers/" + name
-}
-
-// lent reads what the operator lends for a provider.
-func (v *Vault) lent(ctx context.Context, name string) (r record, err error) {
-	if !providerName.MatchString(name) {
-		return r, missing(name)
-	}
-	v.reads.Add(1)
-	got, err := v.getAt(ctx, v.lentPath(name))
-	switch {
-	case err != nil:
-		return r, unavailable(err)
-	case got.fields == nil && !v.session.mounted():
-		return r, unavailable(v.session.health())
-	case got.fields == nil:
-		return r, missing(name)
-	}
-	return got.open(provider.Operator, name)
-}
-
-func (v *Vault) putLent(ctx context.Context, n NewCredential) error {
-	fields := n.fields(provider.Operator, v.o.Now())
-	err := v.do(ctx, func(ctx context.Context) error {
-		_, err := v.client.KVv2(v.o.Mount).Put(ctx, v.lentPath(n.Provider), fields)
-		return plain(err)
-	})
-	if err != nil {
-		return unavailable(err)
-	}
-	return nil
-}
-
-func (v *Vault) removeLent(ctx context.Context, name string) error {
-	err := v.do(ctx, func(ctx context.Context) error {
-		return plain(v.client.KVv2(v.o.Mount).DeleteMetadata(ctx, v.lentPath(name)))
-	})
-	if err != nil {
-		return unavailable(err)
+	if err := l.vault.removeLent(ctx, all[i].Provider); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "The credential is lent no more, but its secret is still in Vault, which does not answer. Delete it there: see docs/vault.md.").WithCode("vault_unavailable")
 	}
 	return nil
 }

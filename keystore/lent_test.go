@@ -78,6 +78,19 @@ func (m *lentMemory) PutLentCredential(_ context.Context, _ tenant.Act, l keysto
 	return nil
 }
 
+func (m *lentMemory) PutLentBlob(_ context.Context, _ tenant.Act, id string, version int64, blob []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, row := range m.rows {
+		if row.ID == id && row.Version == version {
+			row.Blob = blob
+			m.rows[name] = row
+			return nil
+		}
+	}
+	return keystore.ErrConflict
+}
+
 func (m *lentMemory) DeleteLentCredential(_ context.Context, _ tenant.Act, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

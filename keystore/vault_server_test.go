@@ -202,6 +202,7 @@ type proxy struct {
 	status atomic.Int64           // with which it answers itself
 	only   atomic.Pointer[string] // the path on which it does; nil is all
 	hang   atomic.Pointer[chan struct{}]
+	ahead  atomic.Pointer[func(*http.Request)] // is called before a request goes on
 }
 
 func (b *bao) proxy(t testing.TB, start func(*httptest.Server)) *proxy {
@@ -225,6 +226,9 @@ func (b *bao) proxy(t testing.TB, start func(*httptest.Server)) *proxy {
 			case <-r.Context().Done():
 				return
 			}
+		}
+		if f := p.ahead.Load(); f != nil {
+			(*f)(r)
 		}
 		if only := p.only.Load(); only != nil && *only != r.URL.Path {
 			next.ServeHTTP(w, r)

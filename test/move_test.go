@@ -109,7 +109,7 @@ func (r movedReport) short(c company) string {
 func (g *gateway) moveCredentials(t *testing.T, code int, args ...string) movedReport {
 	t.Helper()
 	r := g.command(t, nil, "", append([]string{"credential", "move", "-json", "-config", filepath.Join(g.dir(), "bulkhead.yaml")}, args...)...)
-	if r.code != code || strings.Contains(r.out+r.err, movedSecret) {
+	if r.code != code || strings.Contains(r.out+r.err, movedSecret) || strings.Contains(r.out+r.err, lentSecret) {
 		t.Fatalf("credential move %v ended with %d: %s%s", args, r.code, r.out, r.err)
 	}
 	return decoded[movedReport](t, r.out)

@@ -14,6 +14,7 @@ import (
 	"bulkhead/config"
 	"bulkhead/keystore"
 	"bulkhead/openai"
+	"bulkhead/provider"
 	"bulkhead/store"
 	"bulkhead/tenant"
 )
@@ -26,6 +27,7 @@ type keepers struct {
 	directory *tenant.Directory
 	sealed    *keystore.Keystore
 	vault     *keystore.Vault
+	lent      keystore.LentMove
 	unlock    func()
 }
 
@@ -62,6 +64,8 @@ func openKeepers(ctx context.Context, cfg *config.Config) (k *keepers, err error
 	if k.vault, err = openVault(cfg, k.db); err != nil {
 		return k, err
 	}
+	k.lent.Sealed = keystore.NewLender(k.db, master, k.sealed, keystore.Options{})
+	k.lent.Vault = keystore.NewLender(k.db, master, k.vault, keystore.Options{})
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := k.vault.Check(ctx); err != nil {
@@ -133,8 +137,8 @@ func (k *keepers) each(ctx context.Context, only, action string, do func(context
 
 // done is what was done for one company. It names providers and no secret.
 type done struct {
-	Company string   `json:"company"`
-	State   string   `json:"state"` // "moved", "copied", "planned", "synced", "skipped", "failed"
+	Company string   `json:"company"` // its id, or "operator" of what is lent
+	State   string   `json:"state"`   // "moved", "copied", "planned", "synced", "skipped", "failed"
 	Written []string `json:"written,omitempty"`
 	Same    []string `json:"same,omitempty"`    // was there already
 	Kept    []string `json:"kept,omitempty"`    // what was there is later, and stays
@@ -207,6 +211,11 @@ func (m *move) run(ctx context.Context, only string, tell func(done)) error {
 	if m.planOnly {
 		action = "credential.plan"
 	}
+	if only == "" || only == provider.Operator {
+		if err := m.operators(ctx, action, tell); err != nil || only != "" {
+			return err
+		}
+	}
 	return m.each(ctx, only, action, func(ctx context.Context, c tenant.CompanyInfo, s tenant.Scope) error {
 		d := done{State: "skipped", Error: "the company is being erased"}
 		if c.Status != tenant.Erasing {
@@ -216,6 +225,27 @@ func (m *move) run(ctx context.Context, only string, tell func(done)) error {
 		tell(d)
 		return nil
 	})
+}
+
+// operators moves what the operator lends.
+func (m *move) operators(ctx context.Context, action string, tell func(done)) error {
+	act, err := m.directory.Gateway().Begin(ctx, action, "")
+	if err != nil {
+		return err
+	}
+	m.lent.ToVault, m.lent.Keep, m.lent.Plan = m.toVault, m.keep, m.planOnly
+	c, err := m.lent.Run(ctx, act)
+	d := done{Company: provider.Operator, State: "moved", Written: c.Written, Same: c.Same, Kept: c.Kept, Removed: c.Removed}
+	switch {
+	case err != nil:
+		d.State, d.Error = "failed", err.Error()
+	case m.planOnly:
+		d.State = "planned"
+	case m.keep:
+		d.State = "copied"
+	}
+	tell(d)
+	return nil
 }
 
 // sync notes for each company what is in Vault.
@@ -239,7 +269,7 @@ func credentials(ctx context.Context, verb string, args []string) (err error) {
 	f := flag.NewFlagSet("gateway credential "+verb, flag.ContinueOnError)
 	file := f.String("config", os.Getenv("BULKHEAD_CONFIG"), "the configuration `file`")
 	asJSON := f.Bool("json", false, "print one JSON object")
-	company := f.String("company", "", "only the company with that `id`")
+	company := f.String("company", "", "only the company with that `id`; of move, operator is what is lent")
 	var to string
 	var m move
 	if verb == "move" {
@@ -301,7 +331,9 @@ func (r *report) printf(format string, a ...any) {
 
 // tell is told of each company. Of one without credentials nothing is printed.
 func (r *report) tell(d done) {
-	r.companies++
+	if d.Company != provider.Operator {
+		r.companies++
+	}
 	if d.State == "failed" {
 		r.failed++
 	}
@@ -343,7 +375,7 @@ func (r *report) end() error {
 		r.printf("%d companies looked at, %d had something to do, %d failed\n", r.companies, r.shown, r.failed)
 	}
 	if r.err == nil && r.failed > 0 {
-		return fmt.Errorf("%d of %d companies failed; run it again when the cause is gone", r.failed, r.companies)
+		return fmt.Errorf("%d failed; run it again when the cause is gone", r.failed)
 	}
 	return r.err
 }

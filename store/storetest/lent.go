@@ -85,6 +85,27 @@ func testLent(t *testing.T, open Open) {
 	if now := w.again(acme).Company().Lends("openai"); now == nil || now.Version != 2 {
 		t.Errorf("the policy says %+v", now)
 	}
+	// Where the secret is changes nothing of what is lent, and nobody hears of it.
+	_, first, err = w.db.Changes(ctx, 0)
+	must(t, err)
+	must(t, w.db.PutLentBlob(ctx, act, "cred_1", 2, []byte{}))
+	if got, err := w.db.LentCredential(ctx, "openai"); err != nil || len(got.Blob) != 0 {
+		t.Errorf("without its blob: %d bytes, %v", len(got.Blob), err)
+	}
+	must(t, w.db.PutLentBlob(ctx, act, "cred_1", 2, []byte("sealed again")))
+	for _, wrong := range []keystore.Sealed{{ID: "cred_1", Version: 1}, {ID: "cred_2", Version: 2}} {
+		if err := w.db.PutLentBlob(ctx, act, wrong.ID, wrong.Version, []byte("x")); err != keystore.ErrConflict {
+			t.Errorf("the blob of %+v: %v", wrong, err)
+		}
+	}
+	want := lent("cred_1", "openai", 2)
+	want.Blob = []byte("sealed again")
+	got, err = w.db.LentCredential(ctx, "openai")
+	must(t, err)
+	same(t, text(got), text(want))
+	if changed, _, err := w.db.Changes(ctx, first); err != nil || len(changed) != 0 {
+		t.Errorf("the feed says %v, %v", changed, err)
+	}
 	must(t, w.db.DeleteLentCredential(ctx, act, "cred_1"))
 	if err := w.db.DeleteLentCredential(ctx, act, "cred_1"); err != keystore.ErrNotFound {
 		t.Errorf("deleted twice: %v", err)
