@@ -4,8 +4,11 @@ package provider
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"bulkhead/openai"
@@ -49,6 +52,86 @@ func stubbedSend(t testing.TB) func() {
 			_, err = r.Body.Read(buf)
 		}
 		r.Body.Close()
+	}
+}
+
+// TestPlainAllocs is the budget of one call in the clear on a connection that is
+// kept, the transport's work and all, and of each event of a stream.
+func TestPlainAllocs(t *testing.T) {
+	const budget = 4
+	const whole = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sat, 28 Nov 2026 12:00:00 GMT\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}"
+	f := func(name, answer string) float64 {
+		t.Helper()
+		send := plainSend(t, answer)
+		n := testing.AllocsPerRun(1000, send)
+		t.Logf("%s: %v allocations per call", name, n)
+		return n
+	}
+	plain := f("json", whole)
+	if plain > budget {
+		t.Errorf("%v allocations per call, the budget is %d", plain, budget)
+	}
+	const head, event = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n", "b\r\ndata: 123\n\n\r\n"
+	if n := f("stream", head+strings.Repeat(event, 1000)+"0\r\n\r\n"); n > plain {
+		t.Errorf("%v allocations per stream, %v per call", n, plain)
+	}
+}
+
+// plainSend makes calls to a server that does nothing but answer.
+func plainSend(t testing.TB, answer string) func() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		b, a := make([]byte, 4096), []byte(answer)
+		for {
+			if _, err := c.Read(b); err != nil {
+				return
+			}
+			if _, err := c.Write(a); err != nil {
+				return
+			}
+		}
+	}()
+	c := NewClient(Options{})
+	t.Cleanup(c.Close)
+	m, errs := Vendors(map[string]Override{"test": {Kind: "openai", BaseURL: "http://" + l.Addr().String()}}, true)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	target := Target{Company: "co_a", Provider: "test", Vendor: m["test"]}
+	cred := Credential{Company: "co_a", Provider: "test", Secret: NewSecret("sk-x")}
+	call := &Call{Endpoint: openai.Chat, Body: []byte(`{"model":"m"}`), RequestID: "req_1"}
+	buf := make([]byte, 4096)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return func() {
+		r, err := c.Send(ctx, target, cred, call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = r.Body.Read(buf)
+		}
+		if err != io.EOF {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+	}
+}
+
+func BenchmarkPlain(b *testing.B) {
+	send := plainSend(b, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+	b.ReportAllocs()
+	for b.Loop() {
+		send()
 	}
 }
 

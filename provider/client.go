@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,12 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
+	"os"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 
 	"bulkhead/egress"
 	"bulkhead/fault"
@@ -67,12 +64,44 @@ type Options struct {
 type Client struct {
 	timeouts Timeouts
 	private  bool
-	operator *http.Transport   // built-in addresses and the operator's
-	company  *http.Transport   // addresses companies chose: egress
-	sandbox  http.RoundTripper // in process
+	operator way // built-in addresses and the operator's
+	company  way // addresses companies chose: egress
+	sandbox  way // in process
 
-	mu   sync.RWMutex
-	urls map[urlKey]*url.URL
+	mu        sync.RWMutex
+	addresses map[urlKey]*address
+}
+
+// way is how calls are sent.
+type way struct {
+	http.RoundTripper
+
+	// plain, if not nil, sends those in the clear instead, unless proxy is not nil
+	// and says that they go through one.
+	plain *h1
+	proxy func(*http.Request) (*url.URL, error)
+}
+
+// lean returns what sends calls to a without net/http, nil if nothing does.
+func (w *way) lean(a *address) *h1 {
+	if w.plain == nil || a.host == "" {
+		return nil
+	}
+	if w.proxy != nil {
+		if through, err := w.proxy(&http.Request{URL: a.URL}); through != nil || err != nil {
+			return nil
+		}
+	}
+	return w.plain
+}
+
+func (w *way) close() {
+	if t, ok := w.RoundTripper.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+	if w.plain != nil {
+		w.plain.close()
+	}
 }
 
 // idleConn is how long an unused connection to an upstream is kept. It is below
@@ -86,36 +115,44 @@ const maxAnswerHeader = 64 << 10
 // NewClient returns a client. Close it at the end.
 func NewClient(o Options) *Client {
 	t := o.Timeouts.withDefaults()
-	c := &Client{
-		timeouts: t,
-		private:  o.AllowPrivate,
-		sandbox:  o.Sandbox,
-		urls:     make(map[urlKey]*url.URL),
-		company: egress.NewTransport(egress.Options{
-			AllowPrivate: o.AllowPrivate,
-			Connect:      t.Connect,
-			IdleConn:     idleConn,
-			RootCAs:      o.RootCAs,
-			Resolver:     o.Resolver,
-		}),
-		operator: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: t.Connect, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
-			TLSHandshakeTimeout:    t.Connect,
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true,
-			MaxIdleConns:           2048,
-			MaxIdleConnsPerHost:    256,
-			IdleConnTimeout:        idleConn,
-			MaxResponseHeaderBytes: maxAnswerHeader,
-			// A connection that died without a word takes all its streams with
-			// it; pings find out before the idle timeout does.
-			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-		},
+	c := &Client{timeouts: t, private: o.AllowPrivate, addresses: make(map[urlKey]*address)}
+	chosen := egress.Options{
+		AllowPrivate: o.AllowPrivate,
+		Connect:      t.Connect,
+		IdleConn:     idleConn,
+		RootCAs:      o.RootCAs,
+		Resolver:     o.Resolver,
 	}
-	if c.sandbox == nil {
-		c.sandbox = &SandboxTransport{}
+	company := egress.NewTransport(chosen)
+	dialer := &net.Dialer{Timeout: t.Connect, KeepAlive: 30 * time.Second}
+	operator := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+		TLSHandshakeTimeout:    t.Connect,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		MaxIdleConns:           2048,
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        idleConn,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		// A connection that died without a word takes all its streams with
+		// it; pings find out before the idle timeout does.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	c.operator.RoundTripper, c.company.RoundTripper, c.sandbox.RoundTripper = operator, company, o.Sandbox
+	if o.Sandbox == nil {
+		c.sandbox.RoundTripper = &SandboxTransport{}
+	}
+	if !h1Works {
+		return c
+	}
+	c.operator.plain = newH1(operator)
+	if os.Getenv("HTTP_PROXY")+os.Getenv("http_proxy") != "" { // else asking costs as much as the headers do
+		c.operator.proxy = operator.Proxy
+	}
+	if o.AllowPrivate { // else net/http refuses it
+		c.company.plain = newH1(company)
 	}
 	return c
 }
@@ -123,8 +160,8 @@ func NewClient(o Options) *Client {
 // Close closes the connections nobody uses; calls under way go on. It is safe
 // to call twice.
 func (c *Client) Close() {
-	c.operator.CloseIdleConnections()
-	c.company.CloseIdleConnections()
+	c.operator.close()
+	c.company.close()
 }
 
 // Call is what is sent: the same for each attempt.
@@ -155,7 +192,7 @@ func PassedHeaders() []string {
 // Reply is an upstream's answer with a 2xx status.
 type Reply struct {
 	Status int
-	Header http.Header // as the vendor sent it; pass on nothing from it unchecked
+	Type   string // the content type as the vendor sent it; do not pass it on unchecked
 
 	// Body must be closed. Read it to io.EOF where possible: only then is the
 	// connection used again. It ends with a *fault.Error: Timeout when the
@@ -168,9 +205,11 @@ type Reply struct {
 }
 
 // Send makes one attempt at t with cred and returns the answer if its status is
-// 2xx. It never follows a redirect and never tries again by itself, except that
-// net/http opens a new connection for a request of which no byte was written,
-// or which the server said it did not look at (GOAWAY, REFUSED_STREAM).
+// 2xx. It never follows a redirect and never tries again by itself, except on
+// another connection for a request of which no byte was written, or which the
+// server said it did not look at (GOAWAY, REFUSED_STREAM).
+//
+// http:// is sent by h1, unless it goes through a proxy, and https:// by net/http.
 //
 // Everything else is a *fault.Error, with Retriable set where another target
 // may do better: statuses 408, 429 and 5xx; no connection, or none that lived
@@ -187,25 +226,42 @@ func (c *Client) Send(ctx context.Context, t Target, cred Credential, call *Call
 	if err := match(t, &cred); err != nil {
 		return nil, err
 	}
-	rt, u, err := c.route(t.Vendor, &cred, call.Endpoint)
+	w, a, err := c.route(t.Vendor, &cred, call.Endpoint)
 	if err != nil {
 		return nil, err
 	}
+	var f fields
+	f.fill(t.Vendor, &cred, call)
+	if p := w.lean(a); p != nil {
+		x, err := p.send(ctx, &c.timeouts, a, &f, call)
+		if err != nil {
+			return nil, err
+		}
+		if err := check(&x.head, x, cred.Secret); err != nil {
+			x.Close()
+			return nil, err
+		}
+		return &x.Reply, nil
+	}
+	return c.roundTrip(ctx, w, a, &f, cred.Secret, call)
+}
+
+// roundTrip sends a call by net/http, or to the sandbox.
+func (c *Client) roundTrip(ctx context.Context, rt http.RoundTripper, a *address, f *fields, secret Secret, call *Call) (*Reply, error) {
 	w := c.watch(ctx)
-	resp, err := rt.RoundTrip(newRequest(w.ctx, u, t.Vendor, &cred, call))
+	resp, err := rt.RoundTrip(newRequest(w.ctx, a, f, call))
 	if err != nil {
 		err = w.failed(err, false)
 		w.stop()
 		return nil, err
 	}
 	w.answered(c.timeouts.Total)
-	b := &body{rc: resp.Body, w: w}
-	if err := check(resp, b, cred.Secret); err != nil {
+	b, h := &body{rc: resp.Body, w: w}, headOf(resp)
+	if err := check(&h, b, secret); err != nil {
 		b.Close()
 		return nil, err
 	}
-	stream := strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Type")), "text/event-stream")
-	return &Reply{Status: resp.StatusCode, Header: resp.Header, Body: b, Size: resp.ContentLength, Stream: stream}, nil
+	return &Reply{Status: h.status, Type: h.typ, Body: b, Size: resp.ContentLength, Stream: h.stream()}, nil
 }
 
 // match refuses a credential that was not made for this company and provider.
@@ -239,47 +295,48 @@ type urlKey struct {
 const maxURLs = 4096
 
 // route returns where the call goes and by which way.
-func (c *Client) route(v *Vendor, cred *Credential, e openai.Endpoint) (http.RoundTripper, *url.URL, error) {
+func (c *Client) route(v *Vendor, cred *Credential, e openai.Endpoint) (*way, *address, error) {
 	if !v.Serves(e) {
 		return nil, nil, fault.New(fault.Invalid, "the provider %s has no %s", v.Name, e).WithCode("unsupported_endpoint")
 	}
 	if v.Kind == Sandbox {
-		return c.sandbox, v.urls[e], nil
+		return &c.sandbox, v.urls[e], nil
 	}
 	if cred.BaseURL == "" && v.urls != nil {
-		return c.operator, v.urls[e], nil // the fast path
+		return &c.operator, v.urls[e], nil // the fast path
 	}
 	if cred.BaseURL != "" {
-		u, err := c.url(urlKey{cred.BaseURL, "", e})
-		return c.company, u, err
+		a, err := c.address(urlKey{cred.BaseURL, "", e})
+		return &c.company, a, err
 	}
 	if !v.resource() {
 		return nil, nil, fault.Field("base_url", "the credential for %s has no base_url", v.Name)
 	}
-	u, err := c.url(urlKey{v.BaseURL, cred.Resource, e})
-	return c.operator, u, err
+	a, err := c.address(urlKey{v.BaseURL, cred.Resource, e})
+	return &c.operator, a, err
 }
 
-// url returns the parsed and checked address of k. The cache is emptied when it
-// is full: it saves a microsecond and must not grow with what companies type.
-func (c *Client) url(k urlKey) (*url.URL, error) {
+// address returns the parsed and checked address of k. The cache is emptied when
+// it is full: it saves a microsecond and must not grow with what companies type.
+func (c *Client) address(k urlKey) (*address, error) {
 	c.mu.RLock()
-	u := c.urls[k]
+	a := c.addresses[k]
 	c.mu.RUnlock()
-	if u != nil {
-		return u, nil
+	if a != nil {
+		return a, nil
 	}
 	u, err := c.parse(k)
 	if err != nil {
 		return nil, err
 	}
+	a = newAddress(u)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.urls) >= maxURLs {
-		clear(c.urls)
+	if len(c.addresses) >= maxURLs {
+		clear(c.addresses)
 	}
-	c.urls[k] = u
-	return u, nil
+	c.addresses[k] = a
+	return a, nil
 }
 
 func (c *Client) parse(k urlKey) (*url.URL, error) {
@@ -301,98 +358,6 @@ func (c *Client) parse(k urlKey) (*url.URL, error) {
 	}
 	u.Path += k.endpoint.Path()
 	return u, nil
-}
-
-// Values of headers that are the same in each request. net/http reads them only.
-var (
-	jsonType  = []string{"application/json"}
-	anyType   = []string{"*/*"}
-	identity  = []string{"identity"}
-	userAgent = []string{"bulkhead"}
-
-	blank http.Request
-)
-
-// newRequest builds the request from nothing: what is not written here is not
-// sent. The client's authorization, cookies and forwarding headers have no way
-// in.
-func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, call *Call) *http.Request {
-	h := make(http.Header, 8+len(cred.Header))
-	room := new([3]string) // of values, in one piece
-	one := func(i int, v string) []string {
-		room[i] = v
-		return room[i : i+1 : i+1]
-	}
-	h["Content-Type"] = jsonType
-	h["Accept"] = jsonType // for streams too, as the official SDKs do
-	h["Accept-Encoding"] = identity
-	h["User-Agent"] = userAgent
-	for name, value := range cred.Header {
-		if credentialHeader(name) {
-			h[http.CanonicalHeaderKey(name)] = []string{value}
-		}
-	}
-	if !passHeaders(h, call) && call.RequestID != "" {
-		h["X-Client-Request-Id"] = one(2, call.RequestID)
-	}
-	if !cred.Secret.Empty() {
-		switch v.Auth {
-		case APIKeyHeader:
-			h["Api-Key"] = one(0, cred.Secret.Reveal())
-		case XAPIKey:
-			h["X-Api-Key"] = one(0, cred.Secret.Reveal())
-		default:
-			h["Authorization"] = one(0, "Bearer "+cred.Secret.Reveal())
-		}
-	}
-	if !v.BuiltinURL || cred.BaseURL != "" {
-		h[egress.HopsHeader] = one(1, strconv.Itoa(call.Hops+1))
-	}
-	if call.Endpoint.Media() {
-		h["Accept"] = anyType
-	}
-	body := call.Body
-	r := blank.WithContext(ctx) // a copy
-	r.Method, r.URL, r.Host = http.MethodPost, u, u.Host
-	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
-	r.Header = h
-	if call.Form != nil {
-		h["Content-Type"] = []string{call.FormType}
-		r.Body, r.ContentLength = io.NopCloser(call.Form()), call.FormSize
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(call.Form()), nil }
-		return r
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	return r
-}
-
-// passHeaders copies the client's headers that may go on, and says whether one
-// of them names the request.
-//
-// The name Idempotency-Key is written in lower case on purpose. net/http takes
-// a POST with the canonical name for one it may send again after the server
-// closed the connection without an answer, even if the server has read it: a
-// second call that nobody would account for, at a vendor that need not know the
-// header. It looks under the canonical name only; on the wire case means nothing.
-func passHeaders(h http.Header, call *Call) (id bool) {
-	for _, kv := range call.Header {
-		name, value := kv[0], kv[1]
-		if value == "" || len(value) > maxHeaderValue || !httpguts.ValidHeaderFieldValue(value) {
-			continue
-		}
-		switch {
-		case strings.EqualFold(name, "Idempotency-Key"):
-			h["idempotency-key"] = []string{value}
-		case strings.EqualFold(name, "OpenAI-Beta"):
-			h["Openai-Beta"] = []string{value}
-		case strings.EqualFold(name, "X-Client-Request-Id"):
-			h["X-Client-Request-Id"] = []string{value}
-			id = true
-		}
-	}
-	return id
 }
 
 // dialed reports whether err happened before there was a connection that is

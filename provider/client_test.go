@@ -39,22 +39,46 @@ type upstream struct {
 	cred   Credential
 }
 
+// opens makes the client of a test, which is closed at its end.
+type opens func(*testing.T, Options) *Client
+
+// openClient makes the one that production has: what goes in the clear, h1 sends.
+func openClient(t *testing.T, o Options) *Client {
+	c := NewClient(o)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// openNetHTTP makes one without h1, as where a proxy is on the way.
+func openNetHTTP(t *testing.T, o Options) *Client {
+	c := openClient(t, o)
+	c.operator.plain, c.company.plain = nil, nil
+	return c
+}
+
+// plain runs f for both ways to an upstream in the clear.
+func plain(t *testing.T, f func(t *testing.T, open opens)) {
+	t.Helper()
+	t.Run("h1", func(t *testing.T) { f(t, openClient) })
+	t.Run("net-http", func(t *testing.T) { f(t, openNetHTTP) })
+}
+
 // newUpstream starts a server that speaks TLS and HTTP/2.
 func newUpstream(t *testing.T, times Timeouts, h http.HandlerFunc) *upstream {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = true
-	return startUpstream(t, times, srv, srv.StartTLS)
+	return startUpstream(t, openClient, times, srv, srv.StartTLS)
 }
 
 // newPlain starts a server that speaks HTTP/1.1.
-func newPlain(t *testing.T, times Timeouts, h http.HandlerFunc) *upstream {
+func newPlain(t *testing.T, open opens, times Timeouts, h http.HandlerFunc) *upstream {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
-	return startUpstream(t, times, srv, srv.Start)
+	return startUpstream(t, open, times, srv, srv.Start)
 }
 
-func startUpstream(t *testing.T, times Timeouts, srv *httptest.Server, start func()) *upstream {
+func startUpstream(t *testing.T, open opens, times Timeouts, srv *httptest.Server, start func()) *upstream {
 	t.Helper()
 	u := &upstream{srv: srv}
 	start()
@@ -64,8 +88,7 @@ func startUpstream(t *testing.T, times Timeouts, srv *httptest.Server, start fun
 		roots = x509.NewCertPool()
 		roots.AddCert(c)
 	}
-	u.client = NewClient(Options{Timeouts: times, RootCAs: roots})
-	t.Cleanup(u.client.Close)
+	u.client = open(t, Options{Timeouts: times, RootCAs: roots})
 	u.target, u.cred = targetAt(t, srv.URL+"/v1")
 	return u
 }
@@ -91,7 +114,6 @@ func TestSend(t *testing.T) {
 			t.Errorf("%s %s %s %s", r.Proto, r.Method, r.URL, body)
 		}
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-		w.Header().Set("X-Request-Id", "req_1")
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	})
 	r, err := u.send(t.Context())
@@ -100,7 +122,7 @@ func TestSend(t *testing.T) {
 	}
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
-	if err != nil || string(b) != "data: [DONE]\n\n" || !r.Stream || r.Status != 200 || r.Header.Get("X-Request-Id") != "req_1" {
+	if err != nil || string(b) != "data: [DONE]\n\n" || !r.Stream || r.Status != 200 || r.Type != "text/event-stream; charset=utf-8" {
 		t.Errorf("%+v %s %v", r, b, err)
 	}
 	if _, err := r.Body.Read(make([]byte, 1)); err != io.EOF {
@@ -109,10 +131,12 @@ func TestSend(t *testing.T) {
 }
 
 // TestReuse: a body that was read to its end gives the connection back.
-func TestReuse(t *testing.T) {
+func TestReuse(t *testing.T) { plain(t, testReuse) }
+
+func testReuse(t *testing.T, open opens) {
 	var seen atomic.Value
 	same := true
-	u := newPlain(t, Timeouts{}, func(w http.ResponseWriter, r *http.Request) {
+	u := newPlain(t, open, Timeouts{}, func(w http.ResponseWriter, r *http.Request) {
 		if old := seen.Swap(r.RemoteAddr); old != nil && old != r.RemoteAddr {
 			same = false
 		}
@@ -132,9 +156,11 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-func TestStatuses(t *testing.T) {
+func TestStatuses(t *testing.T) { plain(t, testStatuses) }
+
+func testStatuses(t *testing.T, open opens) {
 	status := 0
-	u := newPlain(t, Timeouts{}, func(w http.ResponseWriter, r *http.Request) {
+	u := newPlain(t, open, Timeouts{}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "7")
 		w.Header().Set("Location", "/v1/elsewhere")
 		if status == 400 {
@@ -179,7 +205,7 @@ func TestStatuses(t *testing.T) {
 }
 
 func TestRefusedCredentialText(t *testing.T) {
-	u := newPlain(t, Timeouts{}, func(w http.ResponseWriter, _ *http.Request) {
+	u := newPlain(t, openClient, Timeouts{}, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(401)
 		fmt.Fprintf(w, `{"error":{"message":"Incorrect API key provided: sk-ca***cdef","code":"invalid_api_key"}}`)
 	})
@@ -190,9 +216,11 @@ func TestRefusedCredentialText(t *testing.T) {
 }
 
 // TestScrub: a vendor that repeats the key, wherever it does, in whatever form.
-func TestScrub(t *testing.T) {
+func TestScrub(t *testing.T) { plain(t, testScrub) }
+
+func testScrub(t *testing.T, open opens) {
 	body := ""
-	u := newPlain(t, Timeouts{}, func(w http.ResponseWriter, _ *http.Request) {
+	u := newPlain(t, open, Timeouts{}, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(400)
 		_, _ = io.WriteString(w, body)
 	})
@@ -221,7 +249,7 @@ func TestScrub(t *testing.T) {
 
 func TestMismatch(t *testing.T) {
 	hit := false
-	u := newPlain(t, Timeouts{}, func(http.ResponseWriter, *http.Request) { hit = true })
+	u := newPlain(t, openClient, Timeouts{}, func(http.ResponseWriter, *http.Request) { hit = true })
 	f := func(change func(*Target, *Credential)) {
 		t.Helper()
 		target, cred := u.target, u.cred

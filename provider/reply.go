@@ -21,29 +21,34 @@ const (
 	maxRetry     = 24 * time.Hour  // longest wait believed
 )
 
+// hurried is the body of an answer whose end can be brought closer.
+type hurried interface {
+	io.Reader
+	hurry(time.Duration)
+}
+
 // check returns nil for an answer that can be used, else what it means.
-func check(resp *http.Response, b *body, secret Secret) error {
-	if resp.StatusCode >= 200 && resp.StatusCode <= 299 {
-		enc := resp.Header.Get("Content-Encoding")
-		if enc == "" || strings.EqualFold(enc, "identity") {
+func check(h *head, b hurried, secret Secret) error {
+	if h.status >= 200 && h.status <= 299 {
+		if h.encoding == "" || strings.EqualFold(h.encoding, "identity") {
 			return nil
 		}
 		e := fault.New(fault.Upstream, "the provider answered in an encoding that was not asked for")
 		e.Status, e.Retriable = http.StatusBadGateway, true
 		return e
 	}
-	if resp.StatusCode < 400 {
-		e := fault.New(fault.Upstream, "the provider answered with a redirect or another status that cannot be used: %d", resp.StatusCode)
+	if h.status < 400 {
+		e := fault.New(fault.Upstream, "the provider answered with a redirect or another status that cannot be used: %d", h.status)
 		e.Status = http.StatusBadGateway
 		return e
 	}
-	b.w.hurry(maxErrorWait)
+	b.hurry(maxErrorWait)
 	text, err := io.ReadAll(io.LimitReader(b, maxErrorBody))
 	if err != nil && !isFault(err) {
 		return err // the caller gave up
 	}
 	// A body that was cut still comes with a status, which says more.
-	return vendorError(resp.StatusCode, resp.Header, text, secret)
+	return vendorError(h, text, secret)
 }
 
 func isFault(err error) bool {
@@ -53,12 +58,12 @@ func isFault(err error) bool {
 
 // vendorError turns an answer of 4xx or 5xx into the error the client sees. The
 // text is the vendor's own: the credential is the company's, so is the trouble.
-func vendorError(status int, h http.Header, body []byte, secret Secret) *fault.Error {
+func vendorError(h *head, body []byte, secret Secret) *fault.Error {
 	if key := secret.Reveal(); key != "" {
 		// Before anything cuts the text: half a key is not found any more.
 		body = bytes.ReplaceAll(body, []byte(key), []byte(masked))
 	}
-	v := openai.ParseError(body)
+	v, status := openai.ParseError(body), h.status
 	e := &fault.Error{
 		Kind:       fault.Upstream,
 		Status:     status,
@@ -66,8 +71,8 @@ func vendorError(status int, h http.Header, body []byte, secret Secret) *fault.E
 		Type:       shown(v.Type, secret, maxErrorWord),
 		Param:      shown(v.Param, secret, maxErrorWord),
 		Code:       shown(v.Code, secret, maxErrorWord),
-		RetryAfter: retryAfter(h, time.Now()),
-		NoRetry:    h.Get("X-Should-Retry") == "false",
+		RetryAfter: retryAfter(h.retryAfterMs, h.retryAfter, time.Now()),
+		NoRetry:    h.shouldRetry == "false",
 		Retriable:  status == 408 || status == 429 || status >= 500,
 	}
 	if e.Message == "" {
@@ -100,11 +105,10 @@ func shown(s string, secret Secret, max int) string {
 // retryAfter reads how long to wait: retry-after-ms (milliseconds, OpenAI's),
 // else retry-after (seconds, or an HTTP date; RFC 9110 section 10.2.3). Vendors
 // send fractions in both. 0 is "not said" and anything that makes no sense.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	if d, ok := duration(h.Get("Retry-After-Ms"), time.Millisecond); ok {
+func retryAfter(ms, s string, now time.Time) time.Duration {
+	if d, ok := duration(ms, time.Millisecond); ok {
 		return d
 	}
-	s := h.Get("Retry-After")
 	if d, ok := duration(s, time.Second); ok {
 		return d
 	}

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,14 +10,7 @@ func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	f := func(ms, s string, want time.Duration) {
 		t.Helper()
-		h := http.Header{}
-		if ms != "" {
-			h.Set("Retry-After-Ms", ms)
-		}
-		if s != "" {
-			h.Set("Retry-After", s)
-		}
-		if got := retryAfter(h, now); got != want {
+		if got := retryAfter(ms, s, now); got != want {
 			t.Errorf("%q %q: %s, want %s", ms, s, got, want)
 		}
 	}
@@ -45,7 +37,7 @@ func FuzzRetryAfter(f *testing.F) {
 	}
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, ms, s string) {
-		d := retryAfter(http.Header{"Retry-After-Ms": {ms}, "Retry-After": {s}}, now)
+		d := retryAfter(ms, s, now)
 		if d < 0 || d > maxRetry {
 			t.Fatalf("%q %q: %s", ms, s, d)
 		}
@@ -60,7 +52,7 @@ func FuzzVendorError(f *testing.F) {
 	f.Add(500, []byte(`[{"error":{"code":500,"message":"x","status":"UNAVAILABLE"}}]`))
 	f.Add(403, []byte("<html>"))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
-		e := vendorError(status, http.Header{}, body, NewSecret(canary))
+		e := vendorError(&head{status: status}, body, NewSecret(canary))
 		if strings.Contains(e.Message+"|"+e.Code+"|"+e.Type+"|"+e.Param, canary) {
 			t.Fatalf("%q: %+v", body, e)
 		}

@@ -15,10 +15,10 @@ import (
 	"bulkhead/openai"
 )
 
-// both runs f against an HTTP/1.1 and an HTTP/2 upstream.
+// both runs f against an HTTP/1.1 upstream, in both ways, and an HTTP/2 one.
 func both(t *testing.T, times Timeouts, h http.HandlerFunc, f func(t *testing.T, u *upstream)) {
 	t.Helper()
-	t.Run("h1", func(t *testing.T) { f(t, newPlain(t, times, h)) })
+	plain(t, func(t *testing.T, open opens) { f(t, newPlain(t, open, times, h)) })
 	t.Run("h2", func(t *testing.T) { f(t, newUpstream(t, times, h)) })
 }
 
@@ -95,10 +95,12 @@ func TestIdleTimeout(t *testing.T) {
 }
 
 // TestSlowCaller: a caller that takes its time is no silence of the upstream.
-func TestSlowCaller(t *testing.T) {
+func TestSlowCaller(t *testing.T) { plain(t, testSlowCaller) }
+
+func testSlowCaller(t *testing.T, open opens) {
 	const size = 8 << 20 // more than the buffers on the way hold
 	times := Timeouts{Idle: time.Second}
-	u := newPlain(t, times, func(w http.ResponseWriter, _ *http.Request) {
+	u := newPlain(t, open, times, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Repeat("x", size))
 	})
 	r, err := u.send(t.Context())
@@ -137,7 +139,7 @@ func TestTotalTimeout(t *testing.T) {
 		within(t, gone, "the upstream sees the end")
 	})
 	t.Run("before the header", func(t *testing.T) {
-		u := newPlain(t, times, func(_ http.ResponseWriter, r *http.Request) { wait(r) })
+		u := newPlain(t, openClient, times, func(_ http.ResponseWriter, r *http.Request) { wait(r) })
 		start := time.Now()
 		_, err := u.send(t.Context())
 		wantTimeout(t, err, start, times.Total, "did not finish")
@@ -145,9 +147,11 @@ func TestTotalTimeout(t *testing.T) {
 }
 
 // TestErrorBodyHangs: a status counts even if its text never ends.
-func TestErrorBodyHangs(t *testing.T) {
+func TestErrorBodyHangs(t *testing.T) { plain(t, testErrorBodyHangs) }
+
+func testErrorBodyHangs(t *testing.T, open opens) {
 	_, wait := left()
-	u := newPlain(t, Timeouts{Idle: 50 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+	u := newPlain(t, open, Timeouts{Idle: 50 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After-Ms", "1500")
 		w.WriteHeader(503)
 		_, _ = io.WriteString(w, `{"error":{"mess`)
@@ -247,12 +251,13 @@ func TestCloseWhileReading(t *testing.T) {
 }
 
 // TestCut: an answer that breaks off is an error that says so, never an end.
-func TestCut(t *testing.T) {
+func TestCut(t *testing.T) { plain(t, testCut) }
+
+func testCut(t *testing.T, open opens) {
 	f := func(answer string) {
 		t.Helper()
 		raw := newRaw(t, func(c net.Conn, _ int) bool { _, _ = io.WriteString(c, answer); return false })
-		c := NewClient(Options{})
-		defer c.Close()
+		c := open(t, Options{})
 		target, cred := targetAt(t, "http://"+raw.addr+"/v1")
 		r, err := c.Send(t.Context(), target, cred, &Call{Endpoint: openai.Chat, Body: []byte("{}")})
 		if err != nil {

@@ -48,7 +48,7 @@ type Vendor struct {
 	Local           bool // by default on this machine, no company's data leaves it
 	BuiltinURL      bool // BaseURL is the vendor's own and cannot be a gateway
 
-	urls map[openai.Endpoint]*url.URL // of BaseURL, if it has no {resource}; never written to
+	urls map[openai.Endpoint]*address // of BaseURL, if it has no {resource}; never written to
 }
 
 // Serves reports whether v has the endpoint.
@@ -63,13 +63,13 @@ func (v *Vendor) prepare() *Vendor {
 	if v.BaseURL == "" || v.resource() {
 		return v
 	}
-	v.urls = make(map[openai.Endpoint]*url.URL, len(v.Endpoints))
+	v.urls = make(map[openai.Endpoint]*address, len(v.Endpoints))
 	for _, e := range v.Endpoints {
 		u, err := url.Parse(v.BaseURL + e.Path())
 		if err != nil {
 			panic("BUG: base URL of provider " + v.Name + ": " + err.Error())
 		}
-		v.urls[e] = u
+		v.urls[e] = newAddress(u)
 	}
 	return v
 }

@@ -94,10 +94,11 @@ func answerOK(c net.Conn, _ int) bool {
 
 // TestRequestBytes: exactly these bytes go to the upstream, whatever the client
 // sent.
-func TestRequestBytes(t *testing.T) {
+func TestRequestBytes(t *testing.T) { plain(t, testRequestBytes) }
+
+func testRequestBytes(t *testing.T, open opens) {
 	u := newRaw(t, answerOK)
-	c := NewClient(Options{AllowPrivate: true})
-	defer c.Close()
+	c := open(t, Options{AllowPrivate: true})
 	hostile := [][2]string{
 		{"Authorization", "Bearer sk-bh-live-client"}, {"Cookie", "a=b"}, {"X-Forwarded-For", "1.2.3.4"}, {"Forwarded", "for=1.2.3.4"},
 		{"Host", "evil.com"}, {"Content-Length", "1"}, {"Transfer-Encoding", "chunked"}, {"Connection", "close"}, {"X-Api-Key", "k"}, {"api-key", "k"},
@@ -157,12 +158,13 @@ func golden(t *testing.T, name, got string) {
 }
 
 // TestBadAnswers: what is not an answer is 502 and worth another target.
-func TestBadAnswers(t *testing.T) {
+func TestBadAnswers(t *testing.T) { plain(t, testBadAnswers) }
+
+func testBadAnswers(t *testing.T, open opens) {
 	f := func(name, answer string) {
 		t.Helper()
 		u := newRaw(t, func(c net.Conn, _ int) bool { _, _ = io.WriteString(c, answer); return false })
-		c := NewClient(Options{})
-		defer c.Close()
+		c := open(t, Options{})
 		target, cred := targetAt(t, "http://"+u.addr+"/v1")
 		_, err := c.Send(t.Context(), target, cred, &Call{Endpoint: openai.Chat, Body: []byte("{}")})
 		e, ok := errors.AsType[*fault.Error](err)
@@ -185,13 +187,14 @@ func TestBadAnswers(t *testing.T) {
 	f("gzip", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}")
 }
 
-func TestInformational(t *testing.T) {
+func TestInformational(t *testing.T) { plain(t, testInformational) }
+
+func testInformational(t *testing.T, open opens) {
 	u := newRaw(t, func(c net.Conn, _ int) bool {
 		_, _ = io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
 		return answerOK(c, 0)
 	})
-	c := NewClient(Options{})
-	defer c.Close()
+	c := open(t, Options{})
 	target, cred := targetAt(t, "http://"+u.addr+"/v1")
 	r, err := c.Send(t.Context(), target, cred, &Call{Endpoint: openai.Chat, Body: []byte("{}")})
 	if err != nil {
@@ -213,10 +216,11 @@ func TestInformational(t *testing.T) {
 // TestNoSilentResend: the server reads the second request on a connection that
 // it kept open, and closes it without an answer. With a canonical
 // Idempotency-Key net/http would send the request a third time.
-func TestNoSilentResend(t *testing.T) {
+func TestNoSilentResend(t *testing.T) { plain(t, testNoSilentResend) }
+
+func testNoSilentResend(t *testing.T, open opens) {
 	u := newRaw(t, func(c net.Conn, n int) bool { return n == 1 && answerOK(c, n) })
-	c := NewClient(Options{})
-	defer c.Close()
+	c := open(t, Options{})
 	target, cred := targetAt(t, "http://"+u.addr+"/v1")
 	call := &Call{Endpoint: openai.Chat, Body: []byte("{}"), Header: [][2]string{{"Idempotency-Key", "k"}}}
 	r, err := c.Send(t.Context(), target, cred, call)
@@ -234,15 +238,16 @@ func TestNoSilentResend(t *testing.T) {
 	}
 }
 
-func TestUnreachable(t *testing.T) {
+func TestUnreachable(t *testing.T) { plain(t, testUnreachable) }
+
+func testUnreachable(t *testing.T, open opens) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
 	l.Close()
-	c := NewClient(Options{})
-	defer c.Close()
+	c := open(t, Options{})
 	target, cred := targetAt(t, "http://"+addr+"/v1")
 	_, err = c.Send(t.Context(), target, cred, &Call{Endpoint: openai.Chat, Body: []byte("{}")})
 	if e := fault.As(err); e.Kind != fault.Upstream || e.Status != 502 || !e.Retriable || strings.Contains(e.Message, addr) {
@@ -264,8 +269,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	quick := NewClient(Options{Timeouts: Timeouts{Connect: 50 * time.Millisecond}})
-	defer quick.Close()
+	quick := open(t, Options{Timeouts: Timeouts{Connect: 50 * time.Millisecond}})
 	target, cred = targetAt(t, "https://"+l.Addr().String()+"/v1")
 	_, err = quick.Send(t.Context(), target, cred, &Call{Endpoint: openai.Chat, Body: []byte("{}")})
 	if e := fault.As(err); e.Kind != fault.Timeout || !e.Retriable {
@@ -275,10 +279,11 @@ func TestUnreachable(t *testing.T) {
 
 // TestCompanyAddress: an address a company chose goes through egress; an
 // operator's does not.
-func TestCompanyAddress(t *testing.T) {
+func TestCompanyAddress(t *testing.T) { plain(t, testCompanyAddress) }
+
+func testCompanyAddress(t *testing.T, open opens) {
 	u := newRaw(t, answerOK)
-	strict := NewClient(Options{})
-	defer strict.Close()
+	strict := open(t, Options{})
 	target, cred := targetAt(t, "http://"+u.addr+"/v1")
 	f := func(base string, kind fault.Kind) {
 		t.Helper()
@@ -299,7 +304,7 @@ func TestCompanyAddress(t *testing.T) {
 	if n := len(u.requests()); n != 0 {
 		t.Errorf("%d requests arrived", n)
 	}
-	if strict.company.Proxy != nil || strict.operator.Proxy == nil {
+	if strict.company.RoundTripper.(*http.Transport).Proxy != nil || strict.operator.RoundTripper.(*http.Transport).Proxy == nil {
 		t.Error("the environment's proxy is for the operator's addresses only")
 	}
 	if egress.HopsHeader != "Bulkhead-Hops" {
@@ -320,7 +325,7 @@ func TestResource(t *testing.T) {
 			}
 			return
 		}
-		if err != nil || u.String() != want || rt != c.operator {
+		if err != nil || u.String() != want || rt != &c.operator {
 			t.Errorf("%q: %v %v", resource, u, err)
 		}
 	}
@@ -335,15 +340,16 @@ func TestResource(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(c.urls) == 0 || len(c.urls) > maxURLs {
-		t.Errorf("the cache has %d entries", len(c.urls))
+	if len(c.addresses) == 0 || len(c.addresses) > maxURLs {
+		t.Errorf("the cache has %d entries", len(c.addresses))
 	}
 }
 
-func TestContextDone(t *testing.T) {
+func TestContextDone(t *testing.T) { plain(t, testContextDone) }
+
+func testContextDone(t *testing.T, open opens) {
 	u := newRaw(t, answerOK)
-	c := NewClient(Options{})
-	defer c.Close()
+	c := open(t, Options{})
 	target, cred := targetAt(t, "http://"+u.addr+"/v1")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

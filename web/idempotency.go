@@ -222,7 +222,7 @@ func (c *call) keptPlain(a *attempt) []byte {
 		body, tail = c.kept.body, c.appendTail(nil)
 		answer.Type = "text/event-stream"
 	case c.relays:
-		body, answer.Type = c.kept.body, mediaType(c.reply.Header.Get("Content-Type"))
+		body, answer.Type = c.kept.body, mediaType(c.reply.Type)
 	}
 	size := len(body) + len(tail)
 	if c.kept.tooMuch || size > maxKeptAnswer || !c.g.keptToday.take(int64(size), c.g.now()) {

@@ -15,7 +15,7 @@ import (
 // asIs reports whether an answer is relayed byte by byte and not looked into:
 // sound, and what was heard as subtitles or text.
 func (c *call) asIs() bool {
-	return c.endpoint.Media() && !c.reply.Stream && !strings.HasPrefix(strings.ToLower(c.reply.Header.Get("Content-Type")), "application/json")
+	return c.endpoint.Media() && !c.reply.Stream && !strings.HasPrefix(strings.ToLower(c.reply.Type), "application/json")
 }
 
 // relayed is the body of such an answer. fasthttp calls WriteTo after the handler
@@ -32,7 +32,7 @@ func (c *call) writeAsIs(rc *fasthttp.RequestCtx) {
 	c.relays = true
 	c.answerHeaders(rc)
 	h := &rc.Response.Header
-	h.SetContentType(mediaType(c.reply.Header.Get("Content-Type")))
+	h.SetContentType(mediaType(c.reply.Type))
 	h.Set("X-Content-Type-Options", "nosniff")
 	c.setStatus(rc, fasthttp.StatusOK)
 	size := -1
