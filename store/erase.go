@@ -39,6 +39,12 @@ var companyTables = []companyTable{
 	{"file",
 		statement{"file_empty", `DELETE FROM file WHERE company_id = $1`},
 		statement{"file_count", `SELECT count(*) FROM file WHERE company_id = $1`}},
+	{"conversation_item",
+		statement{"conversation_item_empty", `DELETE FROM conversation_item WHERE company_id = $1`},
+		statement{"conversation_item_count", `SELECT count(*) FROM conversation_item WHERE company_id = $1`}},
+	{"conversation",
+		statement{"conversation_empty", `DELETE FROM conversation WHERE company_id = $1`},
+		statement{"conversation_count", `SELECT count(*) FROM conversation WHERE company_id = $1`}},
 	{"entry",
 		statement{"entry_empty", `DELETE FROM entry WHERE company_id = $1`},
 		statement{"entry_count", `SELECT count(*) FROM entry WHERE company_id = $1`}},
@@ -148,7 +154,7 @@ func companyTableNames() []string {
 
 var companyTombstoned = statement{"company_tombstoned",
 	`UPDATE company SET name = '', status = 'erased', limits = '{}', generation = $2, erased_at = $3, erased_rows = $4,
-		rolled_until = 0, degraded_nano = 0, degraded_requests = 0, embedding_model = ''
+		rolled_until = 0, degraded_nano = 0, degraded_requests = 0, embedding_model = '', memory_days = -1
 	WHERE company_id = $1`}
 
 // EraseCompany implements web.Registry. The audit rows go with the company;

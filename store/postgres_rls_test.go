@@ -68,6 +68,9 @@ var rowsOf = []string{
 		VALUES ($1, 'a', 'p', 'k', 's', false, 1, '{}', 1, 1)`,
 	`INSERT INTO agent_version (company_id, agent_id, version, created_by, definition, created_at) VALUES ($1, 'a', 1, 'k', '{}', 1)`,
 	`INSERT INTO context (company_id, id, created_by, kind, text, created_at, updated_at) VALUES ($1, 'c', 'k', 'rules', 't', 1, 1)`,
+	`INSERT INTO conversation (company_id, id, project_id, created_by, agent_id, user_id, bound, metadata, version, last_seq, items, bytes, created_at, active_at)
+		VALUES ($1, 'c', 'p', 'k', '', '', true, '{}', 1, 1, 1, 2, 1, 1)`,
+	`INSERT INTO conversation_item (company_id, conversation_id, seq, id, turn, body, tokens, created_at) VALUES ($1, 'c', 1, 'i', 1, '{}', 1, 1)`,
 	`INSERT INTO audit_head (company_id, count, hash, seal) VALUES ($1, 1, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'))`,
 }
 

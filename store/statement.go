@@ -62,6 +62,9 @@ func companyStatements() []statement {
 		agentDeleted, agentInserted, agentLeft, agentOne, agentOwned, agentUpdated, agentVersionInserted, agentVersionsOf, agentVersionsOld, agentsHeld, agentsLoaded,
 		contextDeleted, contextInserted, contextOne, contextUpdated, contextsLoaded, defaultAgentSet, embeddingModelSet,
 		fileTracked, segmentOne, segmentPut,
+		conversationBound, conversationDeleted, conversationGrown, conversationInserted, conversationMetadata, conversationOne, conversationShrunk,
+		conversationSize, conversationsHeld, conversationsNext, conversationsOver, itemDeleted, itemInserted, itemOne, itemTurn, itemsRecent,
+		memoryDaysLoaded, memoryDaysSet,
 		alertDeleted, alertEventInserted, alertEventNext, alertEventTried, alertEventsDeleted, alertEventsDue, alertEventsOf, alertEventsOld,
 		alertInserted, alertOne, alertUpdated, alertsAll, alertsCounted,
 		auditAll, auditHeadBegun, auditHeadOne, auditHeadSet, auditHeadTaken, auditInserted, auditKeysFound, auditLinked,
@@ -104,7 +107,7 @@ func companyStatements() []statement {
 		discardDone, discardDue, discardMoved, discardPut, discardTaken, heldRenewed, jobDue, jobFailed, jobFinished, jobRenewed,
 		jobRetried, jobTaken, jobsHeld, jobsNext, storeRenewed, storeShown, storeStale,
 	}
-	for _, l := range []list[statement]{accountList, adminKeyList, agentList, contextList, alertList, auditList, entryList, fileList, heldList, identityList, inviteList, keyList, personList, projectList, ruleList, storeList} {
+	for _, l := range []list[statement]{accountList, adminKeyList, agentList, contextList, alertList, auditList, entryList, fileList, heldList, identityList, inviteList, itemList, keyList, personList, projectList, ruleList, storeList} {
 		all = append(all, l.cursor, l.ascending, l.descending)
 	}
 	for _, table := range companyTables {

@@ -21,6 +21,7 @@ const (
 	CheckAlerts = "alert"   // compare spending with the thresholds of alerts
 	Deliver     = "webhook" // send what is due to webhooks
 	SweepKept   = "kept"    // delete calls with an Idempotency-Key whose time is over
+	SweepMemory = "memory"  // delete conversations whose time is over
 	Ingest      = "ingest"  // take files into vector stores, and remove what was deleted
 )
 

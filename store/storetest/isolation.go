@@ -12,6 +12,7 @@ import (
 	"bulkhead/keystore"
 	"bulkhead/ledger"
 	"bulkhead/limiter"
+	"bulkhead/memory"
 	"bulkhead/openai"
 	"bulkhead/rag"
 	"bulkhead/tenant"
@@ -33,6 +34,7 @@ func Isolation(t *testing.T, open Open) {
 	must(t, err)
 	onlyBeta(t, w, beta)
 	must(t, w.db.CreateAgent(w.ctx(), beta, agent("agent_beta", "beta-only", "", "beta only", epoch), 10))
+	must(t, w.db.CreateConversation(w.ctx(), beta, conversation(beta, "conv_beta", "beta only", epoch), []memory.Item{itemSaying("msg_of_beta", "beta", true)}, said))
 	must(t, w.db.CreateContext(w.ctx(), beta, contextOf("context_beta", "rules", "beta only", epoch)))
 	must(t, w.db.CreateVectorStore(w.ctx(), beta, rag.Store{ID: "vs_of_beta", Name: "beta only", CreatedAt: epoch},
 		[]rag.StoreFile{{StoreID: "vs_of_beta", FileID: "file-two", CreatedAt: epoch}}, quota))
@@ -53,6 +55,7 @@ func Isolation(t *testing.T, open Open) {
 		func() { testSeparateKnowledge(t, w, acme, beta) },
 		func() { testSeparateLent(t, w, acme, beta) },
 		func() { testSeparateCounts(t, w) },
+		func() { testSeparateSweeps(t, w) },
 		func() { testSeparateStatus(t, w, acme, beta) },
 	} {
 		if part(); t.Failed() {
@@ -148,6 +151,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	furnishPeople(t, w, s, name, at)
 	furnishKnowledge(t, w, s, name, at)
 	furnishAgents(t, w, s, name, at)
+	furnishConversations(t, w, s, name, at)
 	must(t, db.PutLentCredential(ctx, w.act("credential.put", ""), lent("cred_lent_"+name, "lent-"+name, 1)))
 	must(t, db.LendTo(ctx, w.act("company.lent.put", s.ID().String()), s, []string{"lent-" + name}))
 }
@@ -254,6 +258,7 @@ func snapshot(t *testing.T, w *world, s tenant.Scope) string {
 	seeMoney(w, s, see)
 	seePeople(w, s, see)
 	seeAgents(w, s, see)
+	seeConversations(w, s, see)
 	seeKnowledge(t, w, s, see)
 	return b.String()
 }
@@ -313,6 +318,7 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	e.ID = "att_new"
 	f("AppendEntries of a new one", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))
 	testSeparateAgents(t, w, acme, f)
+	testSeparateConversations(t, w, acme, f)
 	changeIdentity(w, acme, f)
 	f("AppendEntries of several", db.AppendEntries(ctx, book(acme, usual("att_several_", 4, epoch)...)))
 	f("AppendEntries of several new ones", db.AppendEntries(ctx, book(acme, usual("att_new_", 4, epoch)...)))
@@ -388,6 +394,7 @@ func testForeignIDs(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("DeletePrice", db.DeletePrice(ctx, acme, "beta", "model"))
 	foreignPeople(w, acme, f)
 	testForeignAgents(w, acme, f)
+	testForeignConversations(w, acme, f)
 	foreignIdentity(t, w, acme, f)
 	if after := snapshot(t, w, beta); after != before {
 		t.Errorf("acme changed beta:\n%s\n%s", before, after)

@@ -34,7 +34,7 @@ func Run(t *testing.T, open Open) {
 		test func(*testing.T, Open)
 	}{
 		{"Isolation", Isolation},
-		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Agents", testAgents}, {"Fence", testFence},
+		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Agents", testAgents}, {"Conversations", testConversations}, {"Fence", testFence},
 		{"Operator", testOperator}, {"ZeroScope", testZeroScope}, {"Feed", testFeed},
 		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys}, {"KeyRules", testKeyRules},
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"AuditFilter", testAuditFilter}, {"AuditChain", testAuditChain}, {"AuditAppend", testAuditAppend},
