@@ -125,10 +125,11 @@ record() {
 }
 
 # stop_with_owner DIR: has stop.sh called when process OWNER_PID has ended, for
-# servers that cannot be told whose they are.
+# servers that cannot be told whose they are. A server that was stopped is no more
+# of its business: it may be started again at any moment.
 stop_with_owner() {
   [ -n "${OWNER_PID:-}" ] || return 0
-  setsid bash -c 'while kill -0 "$1" && [ -e "$3/pid" ]; do sleep 1; done; exec "$2" "$3"' \
+  setsid bash -c 'while kill -0 "$1"; do [ -e "$3/pid" ] || exit 0; sleep 1; done; exec "$2" "$3"' \
     watch "$OWNER_PID" "$scripts/stop.sh" "$1" >/dev/null 2>&1 </dev/null &
 }
 
