@@ -164,6 +164,24 @@ func (c *Client) Close() {
 	c.company.close()
 }
 
+// Ending is a context that can tell one attempt of its end itself, which costs less
+// than context.AfterFunc.
+type Ending interface {
+	context.Context
+
+	// OnEnd has x.Interrupt called once when the context ends, unless Off is called
+	// before. It reports false, and does nothing, if the context has ended or tells
+	// another one: then the attempt finds out in the usual way.
+	OnEnd(x Interrupter) bool
+
+	// Off ends what OnEnd began. Interrupt may be running when it returns.
+	Off(x Interrupter)
+}
+
+// Interrupter is an attempt that is told to end. Interrupt does not wait for
+// anything, and does nothing to an attempt that is over.
+type Interrupter interface{ Interrupt() }
+
 // Call is what is sent: the same for each attempt.
 type Call struct {
 	Endpoint openai.Endpoint

@@ -568,7 +568,7 @@ func TestH1Late(t *testing.T) {
 	cancel()
 	r.Body.Close()
 	r.Body.(*exchange).hurry(0)
-	r.Body.(*exchange).giveUp()
+	r.Body.(*exchange).Interrupt()
 	if _, err := r.Body.Read(make([]byte, 1)); err != io.EOF {
 		t.Error(err)
 	}

@@ -27,7 +27,8 @@ import (
 type call struct {
 	g        *Gateway
 	settings *Settings
-	ctx      context.Context
+	life     life
+	ctx      context.Context // life
 	cancel   context.CancelCauseFunc
 	id       string // x-request-id
 	endpoint openai.Endpoint
@@ -57,8 +58,12 @@ type call struct {
 	bodyBytes  int64
 	client     clientWatch
 	leaving    leaving
+	inLoad     bool // it is on its company's list: see load
+	older      *call
+	newer      *call
 
 	attempts []*attempt
+	first    [1]*attempt // room of attempts
 	room     [1]attempt
 	sentAt   time.Time // when the last attempt was sent
 	reply    *provider.Reply
@@ -104,8 +109,8 @@ func (g *Gateway) newCall(e openai.Endpoint) *call {
 	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID()}
 	c.request = requests.Get().(*openai.Request)
 	c.buffers = buffersPool.Get().(*buffers)
-	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.attempts = make([]*attempt, 0, 1)
+	c.ctx, c.cancel = &c.life, c.life.cancel
+	c.attempts = c.first[:0]
 	c.trace = g.startSpan(c)
 	return c
 }
