@@ -185,7 +185,7 @@ type Interrupter interface{ Interrupt() }
 // Call is what is sent: the same for each attempt.
 type Call struct {
 	Endpoint openai.Endpoint
-	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed
+	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed; then nobody reads it
 	Stream   bool   // the body asks for a stream
 
 	// Form, if not nil, gives the body instead, each time from its start, which is
@@ -267,7 +267,8 @@ func (c *Client) Send(ctx context.Context, t Target, cred Credential, call *Call
 // roundTrip sends a call by net/http, or to the sandbox.
 func (c *Client) roundTrip(ctx context.Context, rt http.RoundTripper, a *address, f *fields, secret Secret, call *Call) (*Reply, error) {
 	w := c.watch(ctx)
-	resp, err := rt.RoundTrip(newRequest(w.ctx, a, f, call))
+	w.lent.body = call.Body
+	resp, err := rt.RoundTrip(newRequest(w.ctx, a, f, call, &w.lent))
 	if err != nil {
 		err = w.failed(err, false)
 		w.stop()

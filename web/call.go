@@ -64,8 +64,7 @@ type call struct {
 
 	attempts []*attempt
 	first    [1]*attempt // room of attempts
-	room     [1]attempt
-	sentAt   time.Time // when the last attempt was sent
+	sentAt   time.Time   // when the last attempt was sent
 	reply    *provider.Reply
 	answer   []byte
 	stream   *stream
@@ -147,8 +146,10 @@ func (c *call) watchClient(rc *fasthttp.RequestCtx) {
 var errClientLeft = fault.New(fault.ClientLeft, "The client closed the connection.")
 
 func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
-	a := &c.room[0]
-	if len(c.attempts) > 0 {
+	var a *attempt
+	if len(c.attempts) == 0 && c.buffers != nil {
+		a = &c.buffers.attempt
+	} else {
 		a = new(attempt)
 	}
 	*a = attempt{target: t, slot: slot}
@@ -251,7 +252,7 @@ func (c *call) writeDown(err error) {
 	c.request.Reset()
 	requests.Put(c.request)
 	c.buffers.giveBack()
-	c.request, c.buffers, c.answer = nil, nil, nil
+	c.request, c.buffers, c.answer, c.attempts = nil, nil, nil, nil
 }
 
 // recover ends a call that panicked; fasthttp would let the process die.
