@@ -18,6 +18,7 @@ type watch struct {
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer
 	stopped atomic.Bool // nothing is to be cancelled any more
+	lent    lent        // the call's body
 }
 
 var errLimit = errors.New("a time limit of the upstream is over")
@@ -52,6 +53,7 @@ func (w *watch) stop() {
 	w.stopped.Store(true)
 	w.timer.Stop()
 	w.cancel(context.Canceled)
+	w.lent.takeBack()
 }
 
 func (w *watch) failed(err error, answered bool) error {

@@ -164,10 +164,28 @@ func (c *Client) Close() {
 	c.company.close()
 }
 
+// Ending is a context that can tell one attempt of its end itself, which costs less
+// than context.AfterFunc.
+type Ending interface {
+	context.Context
+
+	// OnEnd has x.Interrupt called once when the context ends, unless Off is called
+	// before. It reports false, and does nothing, if the context has ended or tells
+	// another one: then the attempt finds out in the usual way.
+	OnEnd(x Interrupter) bool
+
+	// Off ends what OnEnd began. Interrupt may be running when it returns.
+	Off(x Interrupter)
+}
+
+// Interrupter is an attempt that is told to end. Interrupt does not wait for
+// anything, and does nothing to an attempt that is over.
+type Interrupter interface{ Interrupt() }
+
 // Call is what is sent: the same for each attempt.
 type Call struct {
 	Endpoint openai.Endpoint
-	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed
+	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed; then nobody reads it
 	Stream   bool   // the body asks for a stream
 
 	// Form, if not nil, gives the body instead, each time from its start, which is
@@ -249,7 +267,8 @@ func (c *Client) Send(ctx context.Context, t Target, cred Credential, call *Call
 // roundTrip sends a call by net/http, or to the sandbox.
 func (c *Client) roundTrip(ctx context.Context, rt http.RoundTripper, a *address, f *fields, secret Secret, call *Call) (*Reply, error) {
 	w := c.watch(ctx)
-	resp, err := rt.RoundTrip(newRequest(w.ctx, a, f, call))
+	w.lent.body = call.Body
+	resp, err := rt.RoundTrip(newRequest(w.ctx, a, f, call, &w.lent))
 	if err != nil {
 		err = w.failed(err, false)
 		w.stop()

@@ -23,7 +23,8 @@ type exchange struct {
 
 	parent context.Context
 	c      *h1Conn
-	unhook func() bool // of the parent's end
+	ending Ending      // the parent, where it tells of its end itself
+	unhook func() bool // else what ends the watch for it
 	over   bool        // a limit has ended it; c.mu guards it once there is a c
 
 	room *headRoom // of ahead
@@ -85,10 +86,16 @@ func (p *h1) send(ctx context.Context, t *Timeouts, a *address, f *fields, call 
 func (x *exchange) use(c *h1Conn, first time.Duration) {
 	x.c, x.wrote, x.werr = c, nil, nil
 	c.own(x, first)
-	x.unhook = context.AfterFunc(x.parent, x.giveUp)
+	x.ending, x.unhook = nil, nil
+	if e, ok := x.parent.(Ending); ok && e.OnEnd(x) {
+		x.ending = e
+	} else {
+		x.unhook = context.AfterFunc(x.parent, x.Interrupt)
+	}
 }
 
-func (x *exchange) giveUp() {
+// Interrupt ends the attempt because the parent has ended: see Ending.
+func (x *exchange) Interrupt() {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
 	if x.c.x == x {
@@ -99,7 +106,11 @@ func (x *exchange) giveUp() {
 // detach ends what x has to do with its connection, which is kept or closed. When
 // it returns nobody reads the request's body any more.
 func (x *exchange) detach(keep bool) {
-	x.unhook()
+	if x.ending != nil {
+		x.ending.Off(x)
+	} else {
+		x.unhook()
+	}
 	c := x.c
 	c.mu.Lock()
 	mine := c.x == x

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -327,9 +328,11 @@ func TestH1FormSize(t *testing.T) {
 	}
 }
 
-// TestH1EarlyAnswer: a server that answers before it has read all is heard, and who
-// closes the body has its memory back.
-func TestH1EarlyAnswer(t *testing.T) {
+// TestEarlyAnswer: a server that answers before it has read all is heard, and who
+// closes the answer has the request's memory back.
+func TestEarlyAnswer(t *testing.T) { plain(t, testEarlyAnswer) }
+
+func testEarlyAnswer(t *testing.T, open opens) {
 	f := func(answer string, status int) {
 		t.Helper()
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -352,7 +355,7 @@ func TestH1EarlyAnswer(t *testing.T) {
 			_, _ = io.WriteString(c, answer)
 			<-let
 		}()
-		c := openClient(t, Options{})
+		c := open(t, Options{})
 		target, cred := targetAt(t, "http://"+l.Addr().String()+"/v1")
 		body := bytes.Repeat([]byte("x"), 32<<20) // more than the system takes
 		r, err := c.Send(t.Context(), target, cred, &Call{Endpoint: openai.Chat, Body: body})
@@ -366,7 +369,7 @@ func TestH1EarlyAnswer(t *testing.T) {
 			t.Errorf("%q: %v", answer, err)
 		}
 		clear(body) // the race detector sees whoever still reads it
-		if p := c.operator.plain; p.idle != 0 {
+		if p := c.operator.plain; p != nil && p.idle != 0 {
 			t.Errorf("%q: the connection is kept", answer)
 		}
 	}
@@ -568,13 +571,109 @@ func TestH1Late(t *testing.T) {
 	cancel()
 	r.Body.Close()
 	r.Body.(*exchange).hurry(0)
-	r.Body.(*exchange).giveUp()
+	r.Body.(*exchange).Interrupt()
 	if _, err := r.Body.Read(make([]byte, 1)); err != io.EOF {
 		t.Error(err)
 	}
 	close(let)
 	if second := <-got; second != string(first) {
 		t.Errorf("%s, then %s", first, second)
+	}
+}
+
+// ending is a context that tells its attempts of its end.
+type ending struct {
+	context.Context
+	mu sync.Mutex
+	x  Interrupter
+	on int
+}
+
+func (e *ending) OnEnd(x Interrupter) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.Err() != nil || e.x != nil {
+		return false
+	}
+	e.x = x
+	e.on++
+	return true
+}
+
+func (e *ending) Off(x Interrupter) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.x == x {
+		e.x = nil
+	}
+}
+
+// TestH1Ending: a context that tells of its end is asked to, in both phases and for
+// as long as the attempt takes; where it tells another one, its end is seen anyway.
+func TestH1Ending(t *testing.T) {
+	gone, wait := left()
+	came := make(chan struct{}, 9)
+	u := newPlain(t, openClient, Timeouts{}, func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("X-Client-Request-Id") {
+		case "whole":
+			_, _ = io.WriteString(w, "{}")
+			return
+		case "body":
+			_, _ = io.WriteString(w, "data")
+			_ = http.NewResponseController(w).Flush()
+		}
+		came <- struct{}{}
+		wait(r)
+	})
+	f := func(phase string, busy bool) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		e := &ending{Context: ctx}
+		if busy {
+			e.x = new(exchange)
+		}
+		end := func() {
+			<-came
+			cancel()
+			e.mu.Lock()
+			x := e.x
+			e.mu.Unlock()
+			if !busy && x != nil {
+				x.Interrupt()
+			}
+		}
+		if phase == "head" {
+			go end()
+		}
+		r, err := u.client.Send(e, u.target, u.cred, &Call{Endpoint: openai.Chat, Body: []byte("{}"), RequestID: phase})
+		if phase != "head" {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if phase == "body" {
+				end()
+			}
+			_, err = io.ReadAll(r.Body)
+			r.Body.Close()
+		}
+		if phase == "whole" {
+			if err != nil {
+				t.Error(err)
+			}
+		} else if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", phase, err)
+		} else {
+			within(t, gone, "the upstream sees the end")
+		}
+		cancel()
+		if !busy && (e.on != 1 || e.x != nil) {
+			t.Errorf("%s: asked %d times, and %v is left", phase, e.on, e.x)
+		}
+	}
+	for _, busy := range []bool{false, true} {
+		f("head", busy)
+		f("body", busy)
+		f("whole", busy)
 	}
 }
 

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -157,7 +157,7 @@ var userAgents = []string{userAgent}
 var blank http.Request
 
 // newRequest is the request for net/http.
-func newRequest(ctx context.Context, a *address, f *fields, call *Call) *http.Request {
+func newRequest(ctx context.Context, a *address, f *fields, call *Call, lent *lent) *http.Request {
 	h := make(http.Header, f.n+1)
 	values := make([]string, f.n) // in one piece
 	for i, one := range f.list() {
@@ -174,9 +174,40 @@ func newRequest(ctx context.Context, a *address, f *fields, call *Call) *http.Re
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(call.Form()), nil }
 		return r
 	}
-	body := call.Body
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r.Body = &lentBody{of: lent}
+	r.ContentLength = int64(len(call.Body))
+	r.GetBody = func() (io.ReadCloser, error) { return &lentBody{of: lent}, nil }
 	return r
+}
+
+// lent is the body of a call while net/http may read it, which it does for longer
+// than the attempt takes. The zero lent is none.
+type lent struct {
+	mu   sync.Mutex
+	body []byte
+}
+
+// takeBack returns when nobody reads the body any more.
+func (l *lent) takeBack() {
+	l.mu.Lock()
+	l.body = nil
+	l.mu.Unlock()
+}
+
+// lentBody reads it from its start.
+type lentBody struct {
+	of *lent
+	at int
+}
+
+func (b *lentBody) Close() error { return nil }
+func (b *lentBody) Read(p []byte) (int, error) {
+	b.of.mu.Lock()
+	defer b.of.mu.Unlock()
+	if b.at >= len(b.of.body) { // net/http finds out itself if that is too early
+		return 0, io.EOF
+	}
+	n := copy(p, b.of.body[b.at:])
+	b.at += n
+	return n, nil
 }

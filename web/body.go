@@ -17,9 +17,13 @@ import (
 const firstRead = 64 << 10
 
 // buffers keeps the memory that the bodies of most calls fit in: the client's,
-// and the provider's answer where it is no stream. It belongs to one call until
-// its end, and is cleared before another company's call has it.
-type buffers struct{ body, answer []byte }
+// what the provider is sent, and its answer where it is no stream; and the room of
+// the first attempt. It belongs to one call until its end, and is cleared before
+// another company's call has it.
+type buffers struct {
+	body, upstream, answer []byte
+	attempt                attempt
+}
 
 // keptBuffer is how much of it is kept, for each body.
 const keptBuffer = 16 << 10
@@ -28,6 +32,21 @@ var buffersPool = sync.Pool{New: func() any { return new(buffers) }}
 
 func (b *buffers) forBody(n int64) []byte   { return take(&b.body, n) }
 func (b *buffers) forAnswer(n int64) []byte { return take(&b.answer, n) }
+
+// forUpstream returns memory that b has no more until it is given back: until the
+// provider's call is over somebody may be sending it.
+func (b *buffers) forUpstream(n int64) []byte {
+	room := take(&b.upstream, n)
+	b.upstream = nil
+	return room
+}
+
+// sent gives back what forUpstream returned, which nobody sends any more.
+func (b *buffers) sent(room []byte) {
+	if room != nil && cap(room) <= keptBuffer {
+		b.upstream = room
+	}
+}
 
 // take returns an empty slice with room for n bytes, which is *kept where that is
 // large enough.
@@ -46,6 +65,8 @@ func take(kept *[]byte, n int64) []byte {
 func (b *buffers) giveBack() {
 	clear(b.body[:cap(b.body)])
 	clear(b.answer[:cap(b.answer)])
+	clear(b.upstream[:cap(b.upstream)])
+	b.attempt = attempt{}
 	buffersPool.Put(b)
 }
 

@@ -19,13 +19,29 @@ func TestBuffersAreCleared(t *testing.T) {
 	if &body[0] != &b.body[:1][0] || &answer[0] != &b.answer[:1][0] {
 		t.Fatal("the memory is not kept")
 	}
+	upstream := append(b.forUpstream(100), "what was made of it"...)
+	if b.upstream != nil {
+		t.Fatal("it is kept while it may be sent")
+	}
+	b.sent(upstream)
+	b.attempt.entry.UserID = "whom it was for"
 	b.giveBack()
-	for _, kept := range [][]byte{body, answer} {
+	if b.attempt.entry.UserID != "" {
+		t.Error("the attempt is left")
+	}
+	for _, kept := range [][]byte{body, answer, upstream} {
 		if !bytes.Equal(kept, make([]byte, len(kept))) {
 			t.Errorf("%q is left", kept)
 		}
 	}
+	if got := b.forUpstream(100); &got[:1][0] != &upstream[0] {
+		t.Error("the memory that was given back is not used")
+	}
 	b = new(buffers)
+	b.sent(make([]byte, 0, keptBuffer+1))
+	if b.sent(nil); b.upstream != nil {
+		t.Error("a large body that was sent is kept")
+	}
 	if got := b.forBody(keptBuffer + 1); cap(got) != keptBuffer+1 || b.body != nil {
 		t.Errorf("%d bytes of a large body are kept", cap(b.body))
 	}

@@ -27,7 +27,8 @@ import (
 type call struct {
 	g        *Gateway
 	settings *Settings
-	ctx      context.Context
+	life     life
+	ctx      context.Context // life
 	cancel   context.CancelCauseFunc
 	id       string // x-request-id
 	endpoint openai.Endpoint
@@ -57,10 +58,13 @@ type call struct {
 	bodyBytes  int64
 	client     clientWatch
 	leaving    leaving
+	inLoad     bool // it is on its company's list: see load
+	older      *call
+	newer      *call
 
 	attempts []*attempt
-	room     [1]attempt
-	sentAt   time.Time // when the last attempt was sent
+	first    [1]*attempt // room of attempts
+	sentAt   time.Time   // when the last attempt was sent
 	reply    *provider.Reply
 	answer   []byte
 	stream   *stream
@@ -104,8 +108,8 @@ func (g *Gateway) newCall(e openai.Endpoint) *call {
 	c := &call{g: g, settings: g.settings.Load(), endpoint: e, start: g.now(), id: requestID()}
 	c.request = requests.Get().(*openai.Request)
 	c.buffers = buffersPool.Get().(*buffers)
-	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.attempts = make([]*attempt, 0, 1)
+	c.ctx, c.cancel = &c.life, c.life.cancel
+	c.attempts = c.first[:0]
 	c.trace = g.startSpan(c)
 	return c
 }
@@ -142,8 +146,10 @@ func (c *call) watchClient(rc *fasthttp.RequestCtx) {
 var errClientLeft = fault.New(fault.ClientLeft, "The client closed the connection.")
 
 func (c *call) beginAttempt(t provider.Target, slot ledger.Slot) *attempt {
-	a := &c.room[0]
-	if len(c.attempts) > 0 {
+	var a *attempt
+	if len(c.attempts) == 0 && c.buffers != nil {
+		a = &c.buffers.attempt
+	} else {
 		a = new(attempt)
 	}
 	*a = attempt{target: t, slot: slot}
@@ -246,7 +252,7 @@ func (c *call) writeDown(err error) {
 	c.request.Reset()
 	requests.Put(c.request)
 	c.buffers.giveBack()
-	c.request, c.buffers, c.answer = nil, nil, nil
+	c.request, c.buffers, c.answer, c.attempts = nil, nil, nil, nil
 }
 
 // recover ends a call that panicked; fasthttp would let the process die.

@@ -164,13 +164,14 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		upstream.FormType = form.ContentType
 		upstream.Form, upstream.FormSize = form.Reader(c.form, t.Model)
 	} else {
-		upstream.Body = c.request.AppendUpstream(make([]byte, 0, len(c.request.Body)+128), c.upstreamForm(a))
+		upstream.Body = c.request.AppendUpstream(c.buffers.forUpstream(int64(len(c.request.Body)+128)), c.upstreamForm(a))
 	}
 	if err = c.mayDrain(t); err != nil {
 		return err
 	}
 	a.sent, c.sentAt = true, c.g.now()
 	if c.reply, err = c.settings.Upstream.Send(c.ctx, t, cred, &upstream); err != nil {
+		c.buffers.sent(upstream.Body)
 		return err
 	}
 	if c.reply.Stream != c.request.Stream && !c.endpoint.Media() { // of these some models ignore "stream"
@@ -180,7 +181,9 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	if c.reply.Stream || c.asIs() {
 		return nil
 	}
-	if err = c.readAnswer(); err != nil {
+	err = c.readAnswer() // which closes the answer
+	c.buffers.sent(upstream.Body)
+	if err != nil {
 		return err
 	}
 	c.answer = c.uncached(c.answer)

@@ -126,6 +126,7 @@ type Gateway struct {
 
 	health    router.Health
 	unasked   unasked
+	watches   clientWatches
 	absurd    absurd
 	counting  counting
 	keptToday keptToday

@@ -22,7 +22,8 @@ type load struct {
 type companyLoad struct {
 	bytes int64
 	disk  int64
-	calls map[*call]context.CancelCauseFunc
+	calls int
+	last  *call // to begin; call.older leads to the others
 }
 
 func newLoad() *load { return &load{companies: map[string]*companyLoad{}} }
@@ -30,7 +31,7 @@ func newLoad() *load { return &load{companies: map[string]*companyLoad{}} }
 func (l *load) of(company string) *companyLoad {
 	c := l.companies[company]
 	if c == nil {
-		c = &companyLoad{calls: map[*call]context.CancelCauseFunc{}}
+		c = new(companyLoad)
 		l.companies[company] = c
 	}
 	return c
@@ -38,7 +39,7 @@ func (l *load) of(company string) *companyLoad {
 
 // forget drops the entry of a company that has nothing under way.
 func (l *load) forget(company string, c *companyLoad) {
-	if c.bytes == 0 && c.disk == 0 && len(c.calls) == 0 {
+	if c.bytes == 0 && c.disk == 0 && c.calls == 0 {
 		delete(l.companies, company)
 	}
 }
@@ -70,7 +71,12 @@ func (l *load) addBytes(company string, n int64, s *Settings) error {
 func (l *load) begin(company string, c *call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.of(company).calls[c] = c.cancel
+	of := l.of(company)
+	if c.inLoad, c.older = true, of.last; c.older != nil {
+		c.older.newer = c
+	}
+	of.last = c
+	of.calls++
 	l.count++
 }
 
@@ -79,8 +85,8 @@ func (l *load) end(company string, c *call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	of := l.of(company)
-	if _, ok := of.calls[c]; ok {
-		delete(of.calls, c)
+	if c.inLoad {
+		of.remove(c)
 		l.count--
 		if l.ended != nil {
 			close(l.ended)
@@ -93,11 +99,30 @@ func (l *load) end(company string, c *call) {
 	l.forget(company, of)
 }
 
+func (of *companyLoad) remove(c *call) {
+	if c.newer != nil {
+		c.newer.older = c.older
+	} else {
+		of.last = c.older
+	}
+	if c.older != nil {
+		c.older.newer = c.newer
+	}
+	c.inLoad, c.older, c.newer = false, nil, nil
+	of.calls--
+}
+
+func (of *companyLoad) cancel() {
+	for c := of.last; c != nil; c = c.older {
+		c.cancel(errEnded)
+	}
+}
+
 // idle waits until a company has no call under way.
 func (l *load) idle(ctx context.Context, company string) error {
 	return l.wait(ctx, func() bool {
 		c := l.companies[company]
-		return c == nil || len(c.calls) == 0
+		return c == nil || c.calls == 0
 	})
 }
 
@@ -132,7 +157,7 @@ func (l *load) busy(company string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.companies[company]
-	return c != nil && len(c.calls) > 0
+	return c != nil && c.calls > 0
 }
 
 func (l *load) calls() int {
@@ -153,19 +178,15 @@ func (l *load) cancel(company string) int {
 	if c == nil {
 		return 0
 	}
-	for _, cancel := range c.calls {
-		cancel(errEnded)
-	}
-	return len(c.calls)
+	c.cancel()
+	return c.calls
 }
 
 func (l *load) cancelAll() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.companies {
-		for _, cancel := range c.calls {
-			cancel(errEnded)
-		}
+		c.cancel()
 	}
 	return l.count
 }

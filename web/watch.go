@@ -11,9 +11,13 @@ import (
 // begins only when the call has taken watchAfter, and who left before that is
 // seen then. The zero clientWatch watches nothing and may be stopped.
 type clientWatch struct {
-	conn  net.Conn
-	call  *call
-	timer *time.Timer
+	conn net.Conn
+	call *call
+
+	// of clientWatches, whose lock guards them
+	older, newer *clientWatch
+	due          time.Time
+	waits        bool // for watchAfter to be over
 
 	mu      sync.Mutex
 	stopped bool
@@ -24,9 +28,77 @@ type clientWatch struct {
 // its client left.
 const watchAfter = 20 * time.Millisecond
 
+// clientWatches are those that have not begun, in their order. They share a timer:
+// one for each call would cost more than all else about the watch. The zero
+// clientWatches is ready for use.
+type clientWatches struct {
+	mu             sync.Mutex
+	oldest, newest *clientWatch
+	timer          *time.Timer
+	set            bool // the timer will fire
+}
+
 func (w *clientWatch) start(conn net.Conn, c *call) {
 	w.conn, w.call = conn, c
-	w.timer = time.AfterFunc(watchAfter, w.begin)
+	c.g.watches.add(w)
+}
+
+func (all *clientWatches) add(w *clientWatch) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	w.waits, w.due, w.older = true, time.Now().Add(watchAfter), all.newest
+	if all.newest == nil {
+		all.oldest = w
+	} else {
+		all.newest.newer = w
+	}
+	all.newest = w
+	switch {
+	case all.set:
+	case all.timer == nil:
+		all.timer = time.AfterFunc(watchAfter, all.begin)
+	default:
+		all.timer.Reset(watchAfter)
+	}
+	all.set = true
+}
+
+// remove takes w from the list, and reports whether it was there. The caller holds
+// the lock.
+func (all *clientWatches) remove(w *clientWatch) bool {
+	if !w.waits {
+		return false
+	}
+	if w.waits = false; w.older != nil {
+		w.older.newer = w.newer
+	} else {
+		all.oldest = w.newer
+	}
+	if w.newer != nil {
+		w.newer.older = w.older
+	} else {
+		all.newest = w.older
+	}
+	w.older, w.newer = nil, nil
+	return true
+}
+
+// begin is what the timer does: it begins the watches whose time has come.
+func (all *clientWatches) begin() {
+	var due []*clientWatch
+	all.mu.Lock()
+	now := time.Now()
+	for w := all.oldest; w != nil && !w.due.After(now); w = all.oldest {
+		all.remove(w)
+		due = append(due, w)
+	}
+	if all.set = all.oldest != nil; all.set {
+		all.timer.Reset(all.oldest.due.Sub(now))
+	}
+	all.mu.Unlock()
+	for _, w := range due {
+		w.begin()
+	}
 }
 
 func (w *clientWatch) begin() {
@@ -40,7 +112,14 @@ func (w *clientWatch) begin() {
 // stop returns when nothing touches the connection any more: fasthttp reads the
 // next request from it.
 func (w *clientWatch) stop() {
-	if w.timer == nil || w.timer.Stop() {
+	if w.conn == nil {
+		return
+	}
+	all := &w.call.g.watches
+	all.mu.Lock()
+	early := all.remove(w)
+	all.mu.Unlock()
+	if early {
 		return // it never began
 	}
 	w.mu.Lock()
