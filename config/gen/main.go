@@ -1,5 +1,5 @@
 // Command gen writes docs/config.md and docs/example.yaml from the comments and
-// tags of config/config.go and from config.Default:
+// tags of config/config.go and config/section.go, and from config.Default:
 //
 //	go run ./config/gen          write both, from the root of the repository
 //	go run ./config/gen -check   write nothing, exit 1 if one is not current
@@ -25,13 +25,23 @@ func main() {
 	}
 }
 
+// source returns the files of the struct below root, as if they were one.
+func source(root string) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(root, "config", "config.go"))
+	if err != nil {
+		return nil, err
+	}
+	more, err := os.ReadFile(filepath.Join(root, "config", "section.go"))
+	return append(append(text, '\n'), bytes.TrimPrefix(more, []byte("package config\n"))...), err
+}
+
 // run writes the files below root, or with check compares them.
 func run(root string, check bool) error {
-	source, err := os.ReadFile(filepath.Join(root, "config", "config.go"))
+	text, err := source(root)
 	if err != nil {
 		return err
 	}
-	sections, err := read(source)
+	sections, err := read(text)
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,9 @@ import (
 
 const root = "../.."
 
-func source(t *testing.T) []byte {
+func sourceText(t *testing.T) []byte {
 	t.Helper()
-	text, err := os.ReadFile(root + "/config/config.go")
+	text, err := source(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,14 @@ func TestCurrentNotices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(dir+"/config/config.go", source(t), 0o644); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"/config/config.go", "/config/section.go"} {
+		text, err := os.ReadFile(root + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir+name, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := run(dir, true); err == nil {
 		t.Error("missing files are current")
@@ -69,7 +75,7 @@ func TestCurrentNotices(t *testing.T) {
 
 // A comment that says something else than the code is an error.
 func TestRead(t *testing.T) {
-	good := source(t)
+	good := sourceText(t)
 	f := func(old, new, want string) {
 		t.Helper()
 		text := bytes.Replace(good, []byte(old), []byte(new), 1)
