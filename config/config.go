@@ -230,6 +230,9 @@ type Config struct {
 	Budgets Budgets `yaml:"budgets"`
 	// Files and vector stores.
 	Knowledge Knowledge `yaml:"knowledge"`
+
+	// What was said: conversations.
+	Memory Memory `yaml:"memory"`
 	// The operator's own service for embeddings, for companies that choose no model.
 	Embeddings Embeddings `yaml:"embeddings"`
 	// Calls to providers.

@@ -47,6 +47,13 @@ func Default() Config {
 			ParseMemory:        512 * MiB,
 			ParseTime:          30 * time.Second,
 		},
+		Memory: Memory{
+			RetentionDays:        90,
+			WindowTokens:         8000,
+			CompanyConversations: 100_000,
+			ConversationItems:    10_000,
+			ConversationBytes:    16 << 20,
+		},
 		Upstream: Upstream{
 			Connect: 5 * time.Second,
 			Header:  5 * time.Minute,

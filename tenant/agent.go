@@ -1,9 +1,6 @@
 package tenant
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // Agent is a company's named model: a model with instructions, what it may look up
 // and what it remembers. It grants nothing: whoever calls it needs the right to its
@@ -27,8 +24,20 @@ type AgentDefinition struct {
 	Instructions string            `json:"instructions,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
 	Knowledge    *Knowledge        `json:"knowledge,omitempty"`
-	Memory       json.RawMessage   `json:"memory,omitempty"` // as it was given, and checked
+	Memory       *Memory           `json:"memory,omitempty"`
 }
+
+// Memory says what an agent remembers.
+type Memory struct {
+	// Conversation lets calls join conversations.
+	Conversation bool `json:"conversation"`
+	// WindowTokens is how many tokens of earlier turns go before a turn; nil is as the
+	// gateway's configuration says.
+	WindowTokens *int64 `json:"window_tokens"`
+}
+
+// Remembers reports whether calls of the agent can join conversations.
+func (a *Agent) Remembers() bool { return a.Memory == nil || a.Memory.Conversation }
 
 // Knowledge says what an agent looks up before it answers.
 type Knowledge struct {

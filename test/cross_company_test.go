@@ -22,16 +22,20 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
-	"/v1/images/generations":          func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
-	"/v1/images/edits":                func(*side) any { return media("image", "prompt", "Hello") },
-	"/v1/images/variations":           func(*side) any { return media("image") },
-	"/v1/audio/speech":                func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
-	"/v1/audio/transcriptions":        func(*side) any { return media("file") },
-	"/v1/audio/translations":          func(*side) any { return media("file") },
-	"/v1/files":                       func(s *side) any { return aFile(s) },
-	"/v1/vector_stores":               named,
-	"/v1/vector_stores/{store}":       named,
-	"/v1/vector_stores/{store}/files": func(s *side) any { return map[string]any{"file_id": s.stable["file"+s.ProjectID]} },
+	"/v1/images/generations":                 func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
+	"/v1/images/edits":                       func(*side) any { return media("image", "prompt", "Hello") },
+	"/v1/images/variations":                  func(*side) any { return media("image") },
+	"/v1/audio/speech":                       func(*side) any { return map[string]any{"model": "shared", "input": "Hello", "voice": "alloy"} },
+	"/v1/audio/transcriptions":               func(*side) any { return media("file") },
+	"/v1/audio/translations":                 func(*side) any { return media("file") },
+	"/v1/files":                              func(s *side) any { return aFile(s) },
+	"/v1/conversations":                      empty,
+	"/v1/conversations/{conversation}":       func(*side) any { return map[string]any{"metadata": map[string]any{"topic": "same"}} },
+	"/v1/conversations/{conversation}/items": func(*side) any { return someItems },
+	"/v1/organization/memory":                func(*side) any { return map[string]any{"retention_days": nil} },
+	"/v1/vector_stores":                      named,
+	"/v1/vector_stores/{store}":              named,
+	"/v1/vector_stores/{store}/files":        func(s *side) any { return map[string]any{"file_id": s.stable["file"+s.ProjectID]} },
 	"/v1/vector_stores/{store}/files/{file}": func(s *side) any {
 		return map[string]any{"attributes": map[string]any{"category": "same"}}
 	},
@@ -417,12 +421,15 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		if strings.Contains(r.Pattern, "{user}") || strings.Contains(r.Pattern, "{group}") {
 			continue // few, and read in one piece
 		}
-		parent := []string{a.ProjectID}
+		parent, key := []string{a.ProjectID}, a.AdminKey
 		switch {
 		case r.Pattern == "/v1/files":
 			kind = "file"
 		case r.Pattern == "/v1/vector_stores":
 			kind = "store"
+		case r.Pattern == "/v1/conversations/{conversation}/items":
+			kind, key = "item", a.APIKey
+			parent = []string{a.stable["conversation"+a.ProjectID]}
 		case strings.HasPrefix(r.Pattern, "/v1/vector_stores/{store}/") && last == "files":
 			kind = "store file"
 			parent = []string{a.stable["store"+a.ProjectID], a.stable["batch"+a.ProjectID]}
@@ -440,7 +447,7 @@ func (w *world) cursors(t *testing.T, a, b *side) {
 		for _, name := range []string{"after", "before"} {
 			at := func(cursor string) string {
 				path := w.g.URL + fill(r.Pattern, parent) + "?" + name + "=" + url.QueryEscape(cursor)
-				return plain(ask(t, r.Method, path, a.AdminKey, nil).want(t, r.Pattern+"?"+name+"=", http.StatusBadRequest), []string{cursor})
+				return plain(ask(t, r.Method, path, key, nil).want(t, r.Pattern+"?"+name+"=", http.StatusBadRequest), []string{cursor})
 			}
 			random := likeness(id)
 			if foreign, never := at(id), at(random); foreign != never {

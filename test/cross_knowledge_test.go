@@ -75,6 +75,27 @@ func storeIn(t *testing.T, w *world, s *side, parent string) string {
 	return s.stable["store"+parent]
 }
 
+// someItems are what both companies add to conversations.
+var someItems = map[string]any{"items": []any{map[string]any{"role": "user", "content": "Same words."}}}
+
+// makeItem makes an item of the conversation that parent is, or of the one that s
+// keeps for a project.
+func makeItem(t *testing.T, w *world, s *side, parent string) string {
+	t.Helper()
+	in := parent
+	if !strings.HasPrefix(parent, "conv_") {
+		if in = s.stable["conversation"+parent]; in == "" {
+			in = w.post(t, s, "/v1/conversations", nil)
+			s.stable["conversation"+parent] = in
+		}
+	}
+	var o struct {
+		LastID string `json:"last_id"`
+	}
+	w.g.call(t, http.MethodPost, w.g.URL+"/v1/conversations/"+in+"/items", s.APIKey, someItems, &o)
+	return o.LastID
+}
+
 func makeStoreFile(t *testing.T, w *world, s *side, parent string) string {
 	return w.post(t, s, "/v1/vector_stores/"+storeIn(t, w, s, parent)+"/files", map[string]any{"file_id": w.upload(t, s)})
 }

@@ -29,7 +29,8 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		p == "/v1/files", strings.HasPrefix(p, "/v1/files/"), p == "/v1/vector_stores", strings.HasPrefix(p, "/v1/vector_stores/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin, tenant.KeySession}, true
 	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p),
-		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"):
+		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"),
+		p == "/v1/conversations", strings.HasPrefix(p, "/v1/conversations/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
 	}
 	return nil, false
@@ -68,7 +69,8 @@ func expected(r web.Route, ops bool, c caller, project string, own bool) int {
 		return http.StatusUnauthorized
 	case c.kind == tenant.KeySession && ops:
 		return http.StatusUnauthorized // there are no cookies there
-	case c.kind == tenant.KeySession && slices.Contains(r.Keys, tenant.KeyLive) && !slices.Contains(r.Keys, tenant.KeySession):
+	case c.kind == tenant.KeySession && slices.Contains(r.Keys, tenant.KeyLive) && !slices.Contains(r.Keys, tenant.KeySession) &&
+		!strings.HasPrefix(r.Pattern, "/v1/conversations"): // which knows who asks
 		return http.StatusUnauthorized // nor where models are called
 	case (c.kind == tenant.KeyOperator) != ops:
 		return http.StatusForbidden // before anything is looked up

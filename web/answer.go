@@ -88,6 +88,9 @@ func (c *call) answeredBy(h *fasthttp.ResponseHeader, a *attempt) {
 	if k := c.told.header; k != "" {
 		h.Set("X-Bulkhead-Knowledge", k)
 	}
+	if c.said != nil {
+		h.Set(conversationHeader, c.said.in.ID)
+	}
 	if a.entry.Marks&ledger.Clamped != 0 {
 		setInt(h, "X-Bulkhead-Max-Output-Tokens", a.bound.Output)
 	}

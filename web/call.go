@@ -50,6 +50,7 @@ type call struct {
 	annotates  bool            // the client wants to see it in the answer
 	user       string          // the end user's id; "" for none
 	kept       *keeping        // of a call with an Idempotency-Key
+	said       *conversing     // of a call that joins a conversation
 	modelLimit tenant.Limited
 	targets    []provider.Target
 	targetRoom [2]provider.Target
@@ -182,6 +183,7 @@ func (c *call) endAttempt(a *attempt, err error) {
 	var used limiter.Used
 	defer func() { a.hold.End(used) }() // after its entry: see limiter.Ender
 	defer c.endKept(a)
+	defer c.remember(a, err)
 	if !a.sent {
 		a.slot.Cancel()
 		return

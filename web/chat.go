@@ -84,6 +84,11 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	c.beAgent()
 	c.annotates = string(rc.Request.Header.Peek(annotationsHeader)) == "true"
 
+	// What was said before, which is part of the request from here on.
+	if err = c.join(rc); err != nil {
+		return err
+	}
+
 	// Where it may go: the targets in the order to try them.
 	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.requested, c.targetRoom[:0]); err != nil {
 		return err
@@ -187,7 +192,11 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 		return err
 	}
 	c.answer = c.uncached(c.answer)
+	c.hear(c.answer)
 	c.endAttempt(a, nil)
+	if err = c.unremembered(); err != nil {
+		return err
+	}
 	return c.annotate()
 }
 

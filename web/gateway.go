@@ -64,6 +64,7 @@ type Parts struct {
 	Settings  Settings
 	// Knowledge is what files and vector stores need; nil: there are none.
 	Knowledge *Knowledge
+	Memory    *Memory // what conversations need; nil: there are none
 }
 
 // Settings are what a reload may change. They are one immutable snapshot: a
@@ -100,6 +101,7 @@ type Settings struct {
 
 	Drain     bool // calls are drained when their client leaves, unless the route's target says otherwise
 	Knowledge KnowledgeSettings
+	Memory    MemorySettings
 
 	CompanyBaseURLs bool // companies may choose addresses
 	AllowPrivate    bool // and these may be private: laboratories only

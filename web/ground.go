@@ -116,6 +116,9 @@ func (c *call) find(k *tenant.Knowledge) (rag.Found, error) {
 // turn names the current turn: the agent, and the messages up to the last user's.
 // What follows them in later calls of a tool loop changes nothing.
 func (c *call) turn() string {
+	if c.said != nil {
+		return c.said.turnOf(c.agent.ID, string(c.request.LastUserText(nil)))
+	}
 	h := sha256.New()
 	h.Write([]byte(c.agent.ID))
 	h.Write([]byte{0})

@@ -107,9 +107,13 @@ func (c *call) readIdempotencyKey(rc *fasthttp.RequestCtx) error {
 			return err
 		}
 	}
+	asked := [][]byte{[]byte(c.endpoint.String()), body[:]}
+	if in := rc.Request.Header.Peek(conversationHeader); len(in) > 0 {
+		asked = append(asked, in)
+	}
 	c.kept = &keeping{
 		claim:   tenant.IdempotencyClaim(c.scope, string(key)),
-		request: c.scope.Digest("idempotent request", []byte(c.endpoint.String()), body[:]),
+		request: c.scope.Digest("idempotent request", asked...),
 	}
 	return nil
 }
@@ -197,6 +201,10 @@ func (c *call) endKept(a *attempt) {
 	if a.sent {
 		switch a.entry.Outcome {
 		case ledger.Answered:
+			if c.unremembered() != nil { // the client is not given the answer, nor is it later
+				k.State, c.kept.lost = tenant.Lost, true
+				break
+			}
 			k.State = tenant.TooMuch
 			if plain := c.keptPlain(a); plain != nil {
 				if k.Sealed, c.kept.err = c.g.Sealer.Seal(ctx, c.scope, sealedAnswer, k.Claim, plain); c.kept.err == nil {
@@ -234,7 +242,7 @@ func (c *call) keptPlain(a *attempt) []byte {
 		c.costHeaders(&h)
 	}
 	for name, value := range h.All() {
-		if bytes.HasPrefix(name, []byte("X-Bulkhead-")) {
+		if bytes.HasPrefix(name, []byte("X-Bulkhead-")) || string(name) == conversationHeader {
 			answer.Header = append(answer.Header, [2]string{string(name), string(value)})
 		}
 	}

@@ -96,7 +96,7 @@ type agentObject struct {
 	Shared    bool              `json:"shared"`
 	ProjectID *string           `json:"project_id"`
 	Knowledge *tenant.Knowledge `json:"knowledge"`
-	Memory    json.RawMessage   `json:"memory"`
+	Memory    *tenant.Memory    `json:"memory"`
 }
 
 func toAgent(a tenant.Agent) agentObject {
@@ -357,34 +357,26 @@ func (b *agentBody) knowledge(g *Gateway, r *request, a *tenant.Agent) error {
 	return nil
 }
 
-// memoryBody is what an agent remembers; see package memory.
-type memoryBody struct {
-	Turns     *int64 `json:"turns,omitempty"`      // of the conversation that are sent again
-	MaxTokens *int64 `json:"max_tokens,omitempty"` // of what is remembered
-	LongTerm  *bool  `json:"long_term,omitempty"`  // facts about the end user
-}
-
+// memory reads what an agent remembers. A field that is not said is as for an agent
+// without memory.
 func (b *agentBody) memory(a *tenant.Agent) error {
 	if string(b.Memory) == "null" {
 		a.Memory = nil
 		return nil
 	}
-	var m memoryBody
-	d := json.NewDecoder(bytes.NewReader(b.Memory))
-	d.DisallowUnknownFields()
-	if d.Decode(&m) != nil {
-		return fault.Field("memory", "memory must be an object with turns, max_tokens and long_term, each of its kind.")
+	m := tenant.Memory{Conversation: true}
+	if err := decodeField("memory", b.Memory, &m); err != nil {
+		return err
 	}
-	switch {
-	case m.Turns != nil && (*m.Turns < 0 || *m.Turns > 1000):
-		return fault.Field("memory.turns", "memory.turns must be from 0 to 1000.")
-	case m.MaxTokens != nil && (*m.MaxTokens < 0 || *m.MaxTokens > maxKnowledge):
-		return fault.Field("memory.max_tokens", "memory.max_tokens must be from 0 to %d.", maxKnowledge)
+	if n := m.WindowTokens; n != nil && (*n < 0 || *n > maxWindow) {
+		return fault.Field("memory.window_tokens", "memory.window_tokens must be from 0 to %d.", maxWindow)
 	}
-	raw, err := json.Marshal(m)
-	a.Memory = raw
-	return err
+	a.Memory = &m
+	return nil
 }
+
+// maxWindow bounds the earlier turns of a conversation, in tokens.
+const maxWindow = 1_000_000
 
 func (g *Gateway) listAgents(r *request) (any, error) {
 	p, err := r.page(pageDefault, pageMost)

@@ -59,6 +59,17 @@ var publicRoutes = []route{
 	{"DELETE", "/v1/agents/{agent}", project | managing, tenant.ModelRequest, 0, (*Gateway).deleteAgent},
 	{"GET", "/v1/agents/{agent}/versions", project | managing, tenant.ModelRequest, 0, (*Gateway).listAgentVersions},
 
+	{"POST", "/v1/conversations", project, tenant.ModelRequest, 0, (*Gateway).createConversation},
+	{"GET", "/v1/conversations/{conversation}", project, tenant.ModelRequest, 0, (*Gateway).getConversation},
+	{"POST", "/v1/conversations/{conversation}", project, tenant.ModelRequest, 0, (*Gateway).updateConversation},
+	{"DELETE", "/v1/conversations/{conversation}", project, tenant.ModelRequest, 0, (*Gateway).deleteConversation},
+	{"GET", "/v1/conversations/{conversation}/items", project, tenant.ModelRequest, 0, (*Gateway).listItems},
+	{"POST", "/v1/conversations/{conversation}/items", project, tenant.ModelRequest, 0, (*Gateway).createItems},
+	{"GET", "/v1/conversations/{conversation}/items/{item}", project, tenant.ModelRequest, 0, (*Gateway).getItem},
+	{"DELETE", "/v1/conversations/{conversation}/items/{item}", project, tenant.ModelRequest, 0, (*Gateway).deleteItem},
+	{"GET", "/v1/organization/memory", managing, tenant.ProjectsRead, 0, (*Gateway).getMemory},
+	{"POST", "/v1/organization/memory", managing, tenant.ProjectsWrite, 0, (*Gateway).setMemory},
+
 	{"GET", "/v1/organization/contexts", managing, tenant.ProjectsRead, 0, (*Gateway).listContexts},
 	{"POST", "/v1/organization/contexts", managing, tenant.ProjectsWrite, 0, (*Gateway).createContext},
 	{"GET", "/v1/organization/contexts/{context}", managing, tenant.ProjectsRead, 0, (*Gateway).getContext},

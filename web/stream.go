@@ -98,6 +98,7 @@ func (s *stream) WriteTo(w io.Writer) (n int64, err error) {
 		n += int64(k)
 		s.out = s.out[:0]
 		if err == nil {
+			s.c.heard()
 			continue
 		}
 		if s.c.clientLeft(); !s.c.drained() {
@@ -154,6 +155,7 @@ func (s *stream) relay(ev openai.Event) {
 		s.fail(err)
 		return
 	}
+	c.hear(ev.Data)
 	a.seen.TextBytes += s.chunk.TextBytes
 	a.seen.AudioBytes += s.chunk.AudioBytes
 	a.seen.Images += s.chunk.Images
@@ -228,6 +230,10 @@ func (s *stream) end() {
 		c.kept.all = true
 	}
 	c.endAttempt(c.last(), nil)
+	if err := c.unremembered(); err != nil {
+		s.fail(err)
+		return
+	}
 	s.done = true
 	s.out = c.appendTail(s.out)
 }

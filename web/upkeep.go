@@ -27,6 +27,10 @@ type UpkeepStore interface {
 	// SweepKept deletes the company's calls with an Idempotency-Key whose time is
 	// over, and returns when to come again.
 	SweepKept(ctx context.Context, s tenant.Scope, now time.Time) (next time.Time, err error)
+	// SweepMemory deletes the company's conversations that nothing was added to for
+	// so many days, or for those that the company has chosen, and returns when to
+	// come again.
+	SweepMemory(ctx context.Context, s tenant.Scope, now time.Time, days int64) (next time.Time, err error)
 	// CheckAlerts makes an event for each alert whose amount is spent and that has
 	// none for it in this month, and asks for its delivery.
 	CheckAlerts(ctx context.Context, s tenant.Scope, now time.Time) error
@@ -73,6 +77,9 @@ var upkeepKinds = map[string]struct {
 	tenant.CheckAlerts: {1, time.Minute, (*Upkeep).checkAlerts},
 	tenant.SweepKept: {1, time.Minute, func(u *Upkeep, ctx context.Context, s tenant.Scope) (time.Time, error) {
 		return u.store.SweepKept(ctx, s, u.g.now())
+	}},
+	tenant.SweepMemory: {1, 5 * time.Minute, func(u *Upkeep, ctx context.Context, s tenant.Scope) (time.Time, error) {
+		return u.store.SweepMemory(ctx, s, u.g.now(), u.g.settings.Load().Memory.Days)
 	}},
 	tenant.Deliver: {8, 2 * time.Minute, (*Upkeep).deliver},
 	tenant.Ingest:  {1, 30 * time.Second, (*Upkeep).ingest},

@@ -83,6 +83,10 @@ func (f *fakeUpkeep) SweepKept(context.Context, tenant.Scope, time.Time) (time.T
 	return time.Time{}, nil
 }
 
+func (f *fakeUpkeep) SweepMemory(context.Context, tenant.Scope, time.Time, int64) (time.Time, error) {
+	return time.Time{}, nil
+}
+
 func (f *fakeUpkeep) CheckAlerts(context.Context, tenant.Scope, time.Time) error { return nil }
 
 func (f *fakeUpkeep) Deliveries(_ context.Context, s tenant.Scope, now time.Time, limit int) (due []tenant.SpendDelivery, next time.Time, err error) {

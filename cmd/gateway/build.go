@@ -17,6 +17,7 @@ import (
 	"bulkhead/keystore"
 	"bulkhead/ledger"
 	"bulkhead/limiter"
+	"bulkhead/memory"
 	"bulkhead/provider"
 	"bulkhead/rag"
 	"bulkhead/redisdb"
@@ -143,6 +144,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 		WebhookKey: master.Derive(webhookKey), Knowledge: known, Agents: h.db, Retriever: h.retriever,
+		Memory: &web.Memory{Store: h.db, Chats: memory.New(h.db), Retention: h.db},
 	})
 	if err := h.gateway.LoadPrices(ctx); err != nil {
 		return h, err
@@ -356,8 +358,17 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		Keepalive:        cfg.Stream.Keepalive, WriteTimeout: cfg.Stream.WriteTimeout,
 		Drain:           u.OnDisconnect == tenant.Drain,
 		Knowledge:       knowledgeSettings(cfg),
+		Memory:          memorySettings(cfg),
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
+}
+
+func memorySettings(cfg *config.Config) web.MemorySettings {
+	m := &cfg.Memory
+	return web.MemorySettings{
+		Limits: memory.Limits{Conversations: m.CompanyConversations, Items: m.ConversationItems, Bytes: int64(m.ConversationBytes)},
+		Window: m.WindowTokens, Days: m.RetentionDays,
+	}
 }
 
 // reload applies the configuration as it now stands, or keeps the old one.
