@@ -28,21 +28,23 @@ const (
 
 // bench is one run: its settings and what is running.
 type bench struct {
-	duration  time.Duration // of measuring one target in one case, over all rounds
-	warmUp    time.Duration // of using a target before it is measured
-	rounds    int
-	conns     int
-	rate      int
-	streams   int // for the case streams
-	few, all  int // companies
-	grounding int // companies of the case grounded
-	names     []string
-	binary    string // the gateway's
-	redis     string // URL, for the case redis
-	milvus    string // address, for the case grounded
-	dir       string // temporary
-	mock      string // address
-	mockProc  *process
+	duration time.Duration // of measuring one target in one case, over all rounds
+	warmUp   time.Duration // of using a target before it is measured
+	rounds   int
+	conns    int
+	rate     int
+	streams  int // for the case streams
+	few, all int // companies
+	names    []string
+	binary   string // the gateway's
+	redis    string // URL, for the case redis
+	dir      string // temporary
+	mock     string // address
+	mockProc *process
+
+	// For the case grounded: companies, and the address of a Milvus.
+	grounding int
+	milvus    string
 }
 
 // cpuCase is a closed loop: how much CPU a call costs.

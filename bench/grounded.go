@@ -205,12 +205,7 @@ func (b *bench) groundedTimes(ctx context.Context, g *gateway, embedder string, 
 
 // number is the one that the expression finds in what is answered to a GET.
 func number(addr, path string, form *regexp.Regexp) (int, error) {
-	resp, err := http.Get("http://" + addr + path)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
+	text, _, err := request(http.MethodGet, addr, path, "", "", nil)
 	if err != nil {
 		return 0, err
 	}
@@ -237,7 +232,7 @@ func handbook(company int) []byte {
 
 // teach gives a company a vector store with a handbook in it, and an agent.
 func (g *gateway) teach(ctx context.Context, i int, key string) error {
-	file, err := g.upload(ctx, key, fmt.Sprintf("handbook-%d.txt", i), handbook(i))
+	file, err := g.upload(key, fmt.Sprintf("handbook-%d.txt", i), handbook(i))
 	if err != nil {
 		return err
 	}
@@ -278,51 +273,31 @@ func (g *gateway) teach(ctx context.Context, i int, key string) error {
 		"knowledge": map[string]any{"stores": []string{store.ID}, "min_score": 0.01}}, nil)
 }
 
-func (g *gateway) upload(ctx context.Context, key, name string, text []byte) (id string, err error) {
+func (g *gateway) upload(key, name string, text []byte) (id string, err error) {
 	var b bytes.Buffer
 	form := multipart.NewWriter(&b)
 	_ = form.WriteField("purpose", "assistants") // to memory: these do not fail
 	part, _ := form.CreateFormFile("file", name)
 	_, _ = part.Write(text)
 	_ = form.Close()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.addr+"/v1/files", &b)
+	answer, _, err := request(http.MethodPost, g.addr, "/v1/files", key, form.FormDataContentType(), b.Bytes())
 	if err != nil {
 		return "", err
 	}
-	req.Header.Set("Content-Type", form.FormDataContentType())
-	req.Header.Set("Authorization", "Bearer "+key)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
 	var file struct {
 		ID string `json:"id"`
 	}
-	if err != nil || resp.StatusCode != http.StatusOK || json.Unmarshal(answer, &file) != nil {
-		return "", fmt.Errorf("an upload: status %d: %.300s", resp.StatusCode, answer)
-	}
-	return file.ID, nil
+	err = json.Unmarshal(answer, &file)
+	return file.ID, err
 }
 
 // knows asks once and wants the passages found.
 func (g *gateway) knows(key string) error {
-	req, err := http.NewRequest(http.MethodPost, "http://"+g.addr+"/v1/chat/completions", bytes.NewReader(chatRequestTo(groundedAgent, smallBody, false, question(0))))
-	if err != nil {
-		return err
+	_, header, err := request(http.MethodPost, g.addr, "/v1/chat/completions", key, "application/json", chatRequestTo(groundedAgent, smallBody, false, question(0)))
+	if h := header.Get("X-Bulkhead-Knowledge"); err == nil && !strings.HasPrefix(h, "passages=5;") {
+		err = fmt.Errorf("the agent knows %q", h)
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+key)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if h := resp.Header.Get("X-Bulkhead-Knowledge"); resp.StatusCode != http.StatusOK || !strings.HasPrefix(h, "passages=5;") {
-		return fmt.Errorf("the agent answers %d with %q", resp.StatusCode, h)
-	}
-	return nil
+	return err
 }
 
 func printGrounded(w io.Writer, rows []groundedRow) {
