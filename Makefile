@@ -30,7 +30,7 @@ fmt:
 
 lint: $(STATICCHECK)
 	$(GO) vet ./...
-	$(GO) vet -tags isolation ./store/... ./vector/...
+	$(GO) vet -tags isolation ./store/... ./vector/... ./rag
 	$(STATICCHECK) ./...
 
 $(STATICCHECK):
@@ -58,7 +58,7 @@ soak: build ## the same tests at the full figures, resumable; hours
 	SCALE=full SEED=$(SEED) REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -p 1 -count=1 -timeout 24h ./...
 
 isolation: ## take the company out of each statement in turn (SCALE=small: of some), and of the vector filter: the suites must notice, and row security must hold
-	SCALE=$(SCALE) SEED=$(SEED) REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -timeout 4h -tags isolation -run Isolation -v ./store ./vector | grep -v '^=== '
+	SCALE=$(SCALE) SEED=$(SEED) REQUIRE_SERVERS=$(REQUIRE_SERVERS) $(GO) test -count=1 -timeout 4h -tags isolation -run Isolation -v ./store ./vector ./rag | grep -v '^=== '
 
 FUZZTIME ?= 20s
 fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s)

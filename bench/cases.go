@@ -41,6 +41,10 @@ type bench struct {
 	dir      string // temporary
 	mock     string // address
 	mockProc *process
+
+	// For the case grounded: companies, and the address of a Milvus.
+	grounding int
+	milvus    string
 }
 
 // cpuCase is a closed loop: how much CPU a call costs.

@@ -99,6 +99,15 @@ func (b *bench) populated(ctx context.Context, n int) (*gateway, companiesRow, e
 // create makes n companies, four at a time, and returns their keys.
 func create(ctx context.Context, g *gateway, n int) ([]string, error) {
 	keys := make([]string, n)
+	return keys, each(ctx, n, func(_ context.Context, i int) error {
+		c, err := g.newCompany(fmt.Sprintf("c%d", i))
+		keys[i] = c.APIKey
+		return err
+	})
+}
+
+// each does something with each of n companies, four at a time.
+func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -106,17 +115,15 @@ func create(ctx context.Context, g *gateway, n int) ([]string, error) {
 	for w := range at {
 		wg.Go(func() {
 			for i := w; i < n && ctx.Err() == nil; i += at {
-				c, err := g.newCompany(fmt.Sprintf("c%d", i))
-				if err != nil {
-					cancel(fmt.Errorf("cannot create company %d: %w", i, err))
+				if err := f(ctx, i); err != nil {
+					cancel(fmt.Errorf("company %d: %w", i, err))
 					return
 				}
-				keys[i] = c.APIKey
 			}
 		})
 	}
 	wg.Wait()
-	return keys, context.Cause(ctx)
+	return context.Cause(ctx)
 }
 
 // callOnce sends each request of the source once.

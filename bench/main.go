@@ -48,13 +48,15 @@ func fail(err error) {
 // serveRole is this program as one of the measured processes: it prints the
 // address it took and serves until it is killed.
 func serveRole(role string, args []string) error {
-	if role != "_mock" && len(args) != 1 {
+	if role != "_mock" && role != embedderRole && len(args) != 1 {
 		return fmt.Errorf("%s needs the upstream's address", role)
 	}
 	var s *fasthttp.Server
 	switch role {
 	case "_mock":
 		s = floorServer(mockHandler(), false)
+	case embedderRole:
+		s = floorServer(embedderHandler(), false)
 	case "_" + nameFast:
 		s = floorServer(floorFast(args[0]), false)
 	case "_" + nameLike:
@@ -70,7 +72,7 @@ func serveRole(role string, args []string) error {
 	return s.Serve(ln)
 }
 
-var allCases = []string{"json-1k", "json-10k", "sse-50", "sse-50-paced", "budgets", "latency", "streams", "companies", "redis"}
+var allCases = []string{"json-1k", "json-10k", "sse-50", "sse-50-paced", "budgets", "latency", "streams", "companies", "redis", "grounded"}
 
 func run(ctx context.Context) error {
 	var (
@@ -85,6 +87,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.conns, "conns", 16, "connections of a closed loop")
 	flag.IntVar(&b.rate, "rate", 500, "calls a second of the case latency")
 	flag.StringVar(&b.redis, "redis", "", "redis://HOST:PORT/DB of a Redis for the case redis, which is left out without")
+	flag.StringVar(&b.milvus, "milvus", "", "HOST:PORT of a Milvus for the case grounded, which without is measured in process only")
 	flag.StringVar(&b.binary, "gateway", "", "the gateway's binary (default: built from ./cmd/gateway)")
 	flag.Parse()
 
@@ -117,9 +120,9 @@ func (b *bench) check(scale string, chosen []string) error {
 	b.warmUp = 300 * time.Millisecond
 	switch scale {
 	case "small":
-		b.streams, b.few, b.all = 500, 10, 500
+		b.streams, b.few, b.all, b.grounding = 500, 10, 500, 20
 	case "full":
-		b.streams, b.few, b.all, d = 2000, 10, 10_000, 20*time.Second
+		b.streams, b.few, b.all, b.grounding, d = 2000, 10, 10_000, 1000, 20*time.Second
 	default:
 		return fmt.Errorf("-scale is small or full, not %q", scale)
 	}
@@ -207,6 +210,10 @@ func (b *bench) measureOurs(ctx context.Context, chosen []string, rep *report) e
 		}},
 		{"redis", func() (err error) {
 			rep.Redis, err = b.redisCase(ctx)
+			return err
+		}},
+		{"grounded", func() (err error) {
+			rep.Grounded, err = b.grounded(ctx)
 			return err
 		}},
 	}

@@ -27,6 +27,7 @@ type report struct {
 	Streams   []streamRow      `json:"streams,omitempty"`
 	Companies *companiesResult `json:"companies,omitempty"`
 	Redis     *redisResult     `json:"redis,omitempty"`
+	Grounded  []groundedRow    `json:"grounded,omitempty"`
 }
 
 type machine struct {
@@ -119,6 +120,9 @@ func (r *report) print(w io.Writer) {
 	}
 	if r.Redis != nil {
 		r.Redis.print(w)
+	}
+	if len(r.Grounded) > 0 {
+		printGrounded(w, r.Grounded)
 	}
 }
 

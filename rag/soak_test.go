@@ -41,9 +41,15 @@ func soakCompanies(t *testing.T, r *scale.Run, w *library) {
 	for i := range companies {
 		s := w.scope("Same name")
 		all = append(all, s)
+		var texts []string
 		for j, topic := range soakTopics {
-			w.put(s, "vs_handbook", fmt.Sprintf("file-%d", j), fmt.Sprintf("The rule about %s is the same for everybody: ask the office. Copy number %d of the handbook.", topic, i))
+			text := fmt.Sprintf("The rule about %s is the same for everybody: ask the office. Copy number %d of the handbook.", topic, i)
+			w.put(s, "vs_handbook", fmt.Sprintf("file-%d", j), text)
+			texts = append(texts, text)
 		}
+		// And once more in a file that no other has: of one with the same name the
+		// company's own text is read back, whoever's the hit is.
+		w.put(s, "vs_handbook", fmt.Sprintf("file-of-%d", i), texts...)
 	}
 	stamp, err := w.index.Settle(t.Context(), all[0], "vs_handbook")
 	if err != nil {
@@ -61,7 +67,11 @@ func soakCompanies(t *testing.T, r *scale.Run, w *library) {
 			for range questions / 8 {
 				i := dice.IntN(companies)
 				topic := soakTopics[dice.IntN(len(soakTopics))]
-				found, err := retriever.Search(t.Context(), all[i], Query{Text: []string{"What is the rule about " + topic + "?"}, Stores: w.stores(all[i], "vs_handbook"), TopK: 5})
+				most := 5
+				if dice.IntN(10) == 0 {
+					most = 50 // more than the company has: a foreign hit would be among the best
+				}
+				found, err := retriever.Search(t.Context(), all[i], Query{Text: []string{"What is the rule about " + topic + "?"}, Stores: w.stores(all[i], "vs_handbook"), TopK: most})
 				if err != nil {
 					t.Error(err)
 					return

@@ -181,6 +181,36 @@ func TestAgentGrantsNothing(t *testing.T) {
 		want(t, "an agent of a store of another project", http.StatusBadRequest)
 }
 
+// TestAgentCategories: an agent that chooses categories is told of files in these,
+// as they are now.
+func TestAgentCategories(t *testing.T) {
+	g := startGateway(t, "")
+	c := g.newCompany(t, "categories")
+	store := knowledge(t, g, c.APIKey, nil)
+	file := attach(t, g, c.APIKey, store, "sales.txt", "The discount for resellers is ten percent.", map[string]any{"category": "sales"})
+	attach(t, g, c.APIKey, store, "people.txt", "The discount for employees is thirty percent.", map[string]any{"category": "people"})
+	attach(t, g, c.APIKey, store, "none.txt", "The discount for nobody is zero percent.", nil)
+	for slug, categories := range map[string][]string{"all": nil, "people": {"people"}, "both": {"people", "sales"}, "other": {"law"}} {
+		g.newAgent(t, c.APIKey, map[string]any{"model": "sandbox/echo", "slug": slug, "knowledge": map[string]any{"stores": []string{store}, "categories": categories}})
+	}
+	told := func(slug string, want ...string) {
+		t.Helper()
+		a := ask(t, http.MethodPost, g.URL+"/v1/chat/completions", c.APIKey, chatBody("agent/"+slug, "How large is the discount?")).want(t, slug, http.StatusOK)
+		for _, who := range []string{"resellers", "employees", "nobody"} {
+			if strings.Contains(string(a.body), who) != slices.Contains(want, who) {
+				t.Errorf("agent %s, which is to be told of %v, is told %s", slug, want, a.body)
+			}
+		}
+	}
+	told("all", "resellers", "employees", "nobody")
+	told("people", "employees")
+	told("both", "resellers", "employees")
+	told("other")
+	g.call(t, http.MethodPost, g.URL+"/v1/vector_stores/"+store+"/files/"+file, c.APIKey, map[string]any{"attributes": map[string]any{"category": "law"}}, nil)
+	told("both", "employees")
+	told("other", "resellers")
+}
+
 // TestAgentIsHeld: what may be added to a call is held before it is looked for.
 func TestAgentIsHeld(t *testing.T) {
 	g := startGateway(t, "")

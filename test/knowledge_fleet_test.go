@@ -2,206 +2,28 @@ package test
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/http"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	milvussdk "github.com/milvus-io/milvus-sdk-go/v2/client"
-	"github.com/milvus-io/milvus-sdk-go/v2/entity"
 
 	"bulkhead/rag"
-	"bulkhead/rag/ragtest"
 	"bulkhead/store/pgtest"
 	"bulkhead/test/scale"
 	"bulkhead/test/servers"
-	"bulkhead/test/upstream"
 )
-
-// milvusClient asks Milvus past the gateway, until the test has ended.
-func milvusClient(t *testing.T, s *servers.Server) milvussdk.Client {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	c, err := milvussdk.NewClient(ctx, milvussdk.Config{Address: s.Var("MILVUS_ADDR")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-// vectorsOf returns how many vectors Milvus has of a file, and of which chunks: a
-// vector that is there twice is one of these and counts twice.
-func vectorsOf(t *testing.T, c milvussdk.Client, collection, company, file string) (n int64, chunks []int64) {
-	t.Helper()
-	of := fmt.Sprintf(`company == %q && file == %q`, company, file)
-	rows := func(field string) []int64 {
-		t.Helper()
-		found, err := c.Query(t.Context(), collection, nil, of, []string{field}, milvussdk.WithSearchQueryConsistencyLevel(entity.ClStrong))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return found.GetColumn(field).(*entity.ColumnInt64).Data()
-	}
-	return rows("count(*)")[0], rows("chunk")
-}
-
-// embedding is a call for the vectors of some chunks of a document.
-type embedding struct {
-	gateway  int
-	document string
-	first    bool // chunks of the document
-	last     bool
-}
-
-// scriptedEmbedder makes vectors by what number a text speaks of, in digits or in
-// other words, and knows what was asked of it by which gateway.
-type scriptedEmbedder struct {
-	mu    sync.Mutex
-	texts map[string]int // how often each was embedded
-	by    map[int]int    // calls by gateway
-	begun map[string]bool
-	// trap is told of each call for chunks and says whether it is held: not
-	// answered until its gateway has gone.
-	trap func(embedding) bool
-}
-
-const (
-	embedBatch      = 64 // chunks that the gateway embeds at once
-	embedDimensions = 64
-)
-
-var (
-	spokenOf = regexp.MustCompile(`number (\d+)|room ([a-j]+)z`)
-	askedOf  = regexp.MustCompile(`^/g(\d+)/`)
-	titleOf  = regexp.MustCompile(`document ([\d.]+) `)
-)
-
-// inOtherWords asks for what a paragraph says of a number, without a word of it.
-func inOtherWords(number int) string {
-	letters := []byte(strconv.Itoa(number))
-	for i := range letters {
-		letters[i] += 'a' - '0'
-	}
-	return "Where is room " + string(letters) + "z?"
-}
-
-func newScriptedEmbedder(up *upstream.Server) *scriptedEmbedder {
-	e := &scriptedEmbedder{texts: map[string]int{}, by: map[int]int{}, begun: map[string]bool{}}
-	up.Handle("embed", e.answer)
-	return e
-}
-
-func (e *scriptedEmbedder) answer(c *upstream.Call) {
-	var in struct{ Input []string }
-	if err := json.Unmarshal(c.Body, &in); err != nil || len(in.Input) == 0 {
-		c.Error(http.StatusBadRequest, "input must be a list of texts", "invalid_request_error")
-		return
-	}
-	if e.held(c.R.URL.Path, in.Input) {
-		c.WaitGone()
-		return
-	}
-	data := make([]map[string]any, len(in.Input))
-	for i, text := range in.Input {
-		data[i] = map[string]any{"object": "embedding", "index": i, "embedding": vectorOf(text)}
-	}
-	c.JSON(http.StatusOK, map[string]any{"object": "list", "model": c.Model, "data": data, "usage": map[string]int{"prompt_tokens": len(data), "total_tokens": len(data)}})
-}
-
-// held notes a call and reports whether it is not to be answered.
-func (e *scriptedEmbedder) held(path string, texts []string) bool {
-	title := titleOf.FindStringSubmatch(texts[0])
-	if title == nil {
-		return false // a question
-	}
-	gateway, _ := strconv.Atoi(askedOf.FindStringSubmatch(path)[1])
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	call := embedding{gateway, title[1], !e.begun[title[1]], len(texts) < embedBatch}
-	if e.trap != nil && e.trap(call) {
-		return true
-	}
-	e.begun[title[1]] = true
-	e.by[gateway]++
-	for _, text := range texts {
-		e.texts[text]++
-	}
-	return false
-}
-
-func vectorOf(text string) []float32 {
-	spoken := spokenOf.FindStringSubmatch(text)
-	var number uint64
-	switch {
-	case spoken == nil:
-	case spoken[1] != "":
-		number, _ = strconv.ParseUint(spoken[1], 10, 64)
-	default:
-		for _, letter := range spoken[2] {
-			number = 10*number + uint64(letter-'a')
-		}
-	}
-	r := rand.New(rand.NewPCG(number, 0))
-	v := make([]float32, embedDimensions)
-	for i := range v {
-		v[i] = float32(r.NormFloat64())
-	}
-	return v
-}
-
-// next waits for a call that is as asked for, and returns it; hold says whether it
-// is answered.
-func (e *scriptedEmbedder) next(t *testing.T, what string, hold bool, ok func(embedding) bool) (found embedding) {
-	t.Helper()
-	caught := make(chan embedding, 1)
-	e.mu.Lock()
-	e.trap = func(call embedding) bool {
-		if !ok(call) {
-			return false
-		}
-		e.trap = nil
-		caught <- call
-		return hold
-	}
-	e.mu.Unlock()
-	select {
-	case found = <-caught:
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("not within 2 minutes: %s", what)
-	}
-	return found
-}
 
 // shelves is what a company of a fleet has put in.
 type shelves struct {
 	*member
 	store string
 	files map[string]string // ids, by document
-}
-
-// paragraphs of a document: more than two batches.
-const paragraphs = 150
-
-// document has paragraphs that are chunks of their own, each of a number of its own.
-func document(title string, number int) []byte {
-	all := []string{"# Document " + title}
-	for i := range paragraphs {
-		all = append(all, fmt.Sprintf("In document %s the office says in paragraph %d that the number %d is that of a desk, which is cleaned on Mondays, watered on Tuesdays, "+
-			"painted on Thursdays and sold on Fridays, unless somebody sits at it, in which case the desk stays where it was, and so does whoever sits there.", title, i, number+i))
-	}
-	return ragtest.DOCX(all...)
 }
 
 // TestIngestFleet shares the taking in of files between gateways over PostgreSQL, S3
@@ -216,7 +38,6 @@ func TestIngestFleet(t *testing.T) {
 	f := newFleet(t, sc, fleetOptions{config: s3Config(s3), env: []string{"BULKHEAD_MILVUS_ADDR=" + milvus.Var("MILVUS_ADDR")}})
 	embed := newScriptedEmbedder(f.up)
 	random := sc.Rand()
-	small := map[string]any{"type": "static", "static": map[string]any{"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 0}}
 
 	var all []*shelves
 	for _, m := range f.members {
@@ -241,7 +62,7 @@ func TestIngestFleet(t *testing.T) {
 				at := shelf{f.all[random.IntN(len(f.all))], sh.APIKey}
 				sh.files[title] = at.upload(t, title+".docx", document(title, numbers[title]))
 				at = shelf{f.all[random.IntN(len(f.all))], sh.APIKey}
-				at.do(t, http.StatusOK, http.MethodPost, "/vector_stores/"+sh.store+"/files", map[string]any{"file_id": sh.files[title], "chunking_strategy": small})
+				at.do(t, http.StatusOK, http.MethodPost, "/vector_stores/"+sh.store+"/files", map[string]any{"file_id": sh.files[title], "chunking_strategy": smallChunks})
 			}
 		}
 	}

@@ -256,8 +256,6 @@ func (c *troubled) honest() error {
 		return fmt.Errorf("it answered without")
 	case !c.found && !(missing && strings.HasPrefix(c.header, "passages=0;")):
 		return fmt.Errorf("the passage is missing and nothing says so")
-	case c.kind == asksWords && !c.found:
-		return fmt.Errorf("words find it without Milvus")
 	}
 	return nil
 }
@@ -293,14 +291,19 @@ func TestMilvusInTrouble(t *testing.T) {
 	look := func(stage string, away bool) {
 		t.Helper()
 		var took []time.Duration
-		found, refused := 0, 0
+		found, refused, byWords, words := 0, 0, 0, 0
 		calls := clients.in(t, stage, each)
 		for i := range calls {
 			if err := calls[i].honest(); err != nil {
 				t.Errorf("%s: %v", err, calls[i])
 			}
 			switch {
-			case calls[i].kind == asksBare, calls[i].kind == asksWords:
+			case calls[i].kind == asksBare:
+				continue
+			case calls[i].kind == asksWords:
+				if words++; calls[i].found {
+					byWords++
+				}
 				continue
 			case calls[i].found:
 				found++
@@ -311,7 +314,10 @@ func TestMilvusInTrouble(t *testing.T) {
 		}
 		slices.Sort(took)
 		half := took[len(took)/2]
-		t.Logf("%s: %d calls, %d found the passage, %d refused, half of them within %s", stage, len(calls), found, refused, half)
+		t.Logf("%s: %d calls, %d found the passage, %d of %d by words, %d refused, half of them within %s", stage, len(calls), found, byWords, words, refused, half)
+		if 2*byWords < words { // not all: on a busy machine words too may take more than the deadline
+			t.Errorf("%s: words alone found it in %d of %d calls", stage, byWords, words)
+		}
 		sc.Figure(stage+"_p50", half)
 		if away && (found > 0 || refused == 0) {
 			t.Errorf("%s: %d calls found the passage, %d were refused", stage, found, refused)
