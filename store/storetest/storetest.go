@@ -41,7 +41,7 @@ func Run(t *testing.T, open Open) {
 		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"UsualEntries", testUsualEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
-		{"Knowledge", testKnowledge}, {"Lent", testLent}, {"Budgets", testBudgets}, {"Spent", testSpent},
+		{"Knowledge", testKnowledge}, {"Lent", testLent}, {"Budgets", testBudgets}, {"CeilingZone", testCeilingZone}, {"Spent", testSpent},
 		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
 		{"Identity", testIdentity}, {"Audiences", testAudiences},
