@@ -36,7 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"Isolation", Isolation},
 		{"Company", testCompany}, {"Companies", testCompanies}, {"Erase", testErase}, {"Agents", testAgents}, {"Fence", testFence},
 		{"Operator", testOperator}, {"ZeroScope", testZeroScope}, {"Feed", testFeed},
-		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys}, {"KeyRules", testKeyRules},
+		{"Projects", testProjects}, {"Limits", testLimits}, {"Accounts", testAccounts}, {"Keys", testKeys}, {"KeyRules", testKeyRules}, {"KeysUsedTogether", testKeysUsedTogether},
 		{"Routes", testRoutes}, {"Pages", testPages}, {"Audit", testAudit}, {"AuditFilter", testAuditFilter}, {"AuditChain", testAuditChain}, {"AuditAppend", testAuditAppend},
 		{"RacingAudit", testRacingAudit}, {"Names", testNames},
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
