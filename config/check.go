@@ -46,6 +46,9 @@ func (c *Config) Check() error {
 			p.add("cors_origins", "must be origins such as https://app.example.com, without a path, separated by spaces, or *; %.64q is none", origin)
 		}
 	}
+	if _, err := c.Budgets.Zone(); err != nil {
+		p.add("budgets.time_zone", "must be a name of the IANA time zone database, such as Europe/Berlin or UTC; %.64q is none", c.Budgets.TimeZone)
+	}
 	p.s3(c)
 	if k := c.Knowledge; k.CompanyTransfers > k.Transfers {
 		p.add("knowledge.transfers", "must be at least knowledge.company_transfers (%d)", k.CompanyTransfers)

@@ -30,7 +30,7 @@ func Default() Config {
 		ShutdownTimeout:   30 * time.Second,
 		Limits:            Limits{ConcurrentRequests: 1000, ConcurrentTotal: 10000},
 		Ledger:            Ledger{Sync: "interval", JournalBytes: 1024 * MiB},
-		Budgets:           Budgets{DefaultMaxOutputTokens: 16384, Lease: 30 * time.Second},
+		Budgets:           Budgets{DefaultMaxOutputTokens: 16384, Lease: 30 * time.Second, TimeZone: "UTC"},
 		Knowledge: Knowledge{
 			Deadline:           150 * time.Millisecond,
 			VectorBytes:        512 * MiB,

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"errors"
+	"strings"
+	"time"
+)
 
 // Limits are the limits of a company that has none of its own.
 type Limits struct {
@@ -55,6 +59,22 @@ type Budgets struct {
 	// it is booked whole. Only with redis_url.
 	// Default 30s, allowed 5s..10m.
 	Lease time.Duration `yaml:"lease" allowed:"5s..10m" restart:"yes"`
+
+	// The operator's time zone, by whose days the ceilings count: a name of the IANA
+	// time zone database, such as Europe/Berlin. Periods that run when it changes run
+	// on to their end, and until all are those of the new zone, for up to two months,
+	// another change waits.
+	// Default UTC.
+	TimeZone string `yaml:"time_zone" restart:"yes"`
+}
+
+// Zone returns the operator's time zone. The machine's own is not one: gateways on
+// different machines would not count alike.
+func (b *Budgets) Zone() (*time.Location, error) {
+	if b.TimeZone == "" || strings.EqualFold(b.TimeZone, "local") {
+		return nil, errors.New("not a zone")
+	}
+	return time.LoadLocation(b.TimeZone)
 }
 
 // Embeddings is the operator's own service for embeddings. What companies use of

@@ -39,7 +39,7 @@ func budgetFields(b *tenant.Budget) []any {
 }
 
 // budgets loads the budgets of the company with the calendar they count by. The
-// operator's count in UTC.
+// operator's count by the operator's.
 func (t *tx) budgets() (calendar *tenant.Calendar, all []*tenant.Budget, err error) {
 	calendar = &tenant.Calendar{}
 	var zone, before string
@@ -50,24 +50,29 @@ func (t *tx) budgets() (calendar *tenant.Calendar, all []*tenant.Budget, err err
 	if changed.Unix() > 0 {
 		calendar.ChangedAt = changed
 	}
-	for name, to := range map[string]**time.Location{zone: &calendar.Zone, before: &calendar.Before} {
-		if name == "" {
-			continue
-		}
-		// A zone that this machine does not know must not become another one.
-		if *to, err = time.LoadLocation(name); err != nil {
-			return nil, nil, fmt.Errorf("cannot read the company's time zone: %w", err)
-		}
+	if calendar.Zone, err = zoneNamed(zone); err == nil {
+		calendar.Before, err = zoneNamed(before)
 	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read the company's time zone: %w", err)
+	}
+	ceilings := false
 	err = t.query(budgetsLoaded, func(r row) error {
-		b := &tenant.Budget{}
+		b := &tenant.Budget{Calendar: calendar}
 		err := r.Scan(budgetFields(b)...)
-		if b.Calendar = calendar; b.Kind == tenant.OfCeiling {
-			b.Calendar = &tenant.Calendar{}
-		}
+		ceilings = ceilings || b.Kind == tenant.OfCeiling
 		all = append(all, b)
 		return err
 	})
+	if err != nil || !ceilings {
+		return calendar, all, err
+	}
+	operators, _, err := t.ceilingCalendar()
+	for _, b := range all {
+		if b.Kind == tenant.OfCeiling {
+			b.Calendar = operators
+		}
+	}
 	return calendar, all, err
 }
 
@@ -172,34 +177,29 @@ func (t *tx) deleteBudget(id string, ceiling bool) error {
 	return t.audit(audit.BudgetDeleted, project, id)
 }
 
-// PutCeiling implements web.Registry. The ceiling is the operator's act, in the
-// company's log.
-func (db *DB) PutCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, b tenant.Budget) (put tenant.Budget, err error) {
-	b.Kind, b.Of = tenant.OfCeiling, ""
-	err = db.changeFor(ctx, a, s, func(t *tx) error {
-		put, _, err = t.putBudget(b)
-		return err
-	})
-	return put, err
-}
-
-// DeleteCeiling implements web.Registry.
-func (db *DB) DeleteCeiling(ctx context.Context, a tenant.Act, s tenant.Scope, id string) error {
-	return db.changeFor(ctx, a, s, func(t *tx) error { return t.deleteBudget(id, true) })
-}
-
 // SetCalendar implements web.Registry: the zone of the company's budgets.
 func (db *DB) SetCalendar(ctx context.Context, s tenant.Scope, c *tenant.Calendar) error {
-	name := func(z *time.Location) string {
-		if z == nil || z == time.UTC {
-			return ""
-		}
-		return z.String()
-	}
 	return db.change(ctx, s, func(t *tx) error {
-		if err := must(t.exec(calendarSet, name(c.Zone), name(c.Before), micros(c.ChangedAt))); err != nil {
+		if err := must(t.exec(calendarSet, zoneName(c.Zone), zoneName(c.Before), micros(c.ChangedAt))); err != nil {
 			return err
 		}
 		return t.audit(audit.ZoneUpdated, "", t.company)
 	})
+}
+
+// zoneName is a zone as it is stored: "" is UTC.
+func zoneName(z *time.Location) string {
+	if z == nil || z == time.UTC {
+		return ""
+	}
+	return z.String()
+}
+
+// zoneNamed is the way back. A zone that this machine does not know must not become
+// another one.
+func zoneNamed(name string) (*time.Location, error) {
+	if name == "" {
+		return nil, nil
+	}
+	return time.LoadLocation(name)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
+	"strings"
 
 	"bulkhead/audit"
 	"bulkhead/fault"
@@ -274,8 +276,10 @@ func (db *DB) RotateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
 	})
 }
 
-// KeysUsed stores when keys of one company were used.
+// KeysUsed stores when keys of one company were used. All gateways do so with the
+// same keys, and in the same order: none waits for one that waits for it.
 func (db *DB) KeysUsed(ctx context.Context, s tenant.Scope, used []tenant.KeyUse) error {
+	used = slices.SortedFunc(slices.Values(used), func(a, b tenant.KeyUse) int { return strings.Compare(a.Scope.KeyID(), b.Scope.KeyID()) })
 	return db.add(ctx, s, func(t *tx) error {
 		for _, u := range used {
 			if u.Scope.ID() != s.ID() {

@@ -75,7 +75,6 @@ func (g *Gateway) putCeiling(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	put.Calendar = &tenant.Calendar{}
 	if err := g.dropCeilings(r, act, s, before, put.ID); err != nil {
 		return nil, err
 	}

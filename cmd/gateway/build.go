@@ -86,6 +86,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		LoggedIn:      func(s tenant.Scope) { tally.LoggedIn(audit.Proved(s), s.Rule().ID) },
 	})
 
+	if err := h.ceilingZone(ctx, cfg, directory); err != nil {
+		return h, err
+	}
 	following, stopFollowing := context.WithCancel(context.Background())
 	h.closers = append(h.closers, func() error { stopFollowing(); return nil })
 

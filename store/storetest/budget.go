@@ -93,6 +93,78 @@ func testBudgets(t *testing.T, open Open) {
 	same(t, loaded().Budgets[0].Calendar.Zone.String(), "Asia/Tokyo")
 }
 
+// testCeilingZone: ceilings of all companies count by the operator's calendar, and
+// by no company's; one who would change what another has changed is told.
+func testCeilingZone(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	acme, _ := w.company("acme")
+	beta, _ := w.company("beta")
+	zone := func(name string) *time.Location {
+		z, err := time.LoadLocation(name)
+		must(t, err)
+		return z
+	}
+	act := w.act("ceiling.zone", "")
+	was, set, err := w.db.CeilingCalendar(w.ctx())
+	if err != nil || set || was.Zone != nil || !was.ChangedAt.IsZero() {
+		t.Fatalf("at first %+v, %v, %v", was, set, err)
+	}
+	for _, s := range []tenant.Scope{acme, beta} {
+		put, err := w.db.PutCeiling(w.ctx(), w.act("company.ceiling", s.ID().String()), s, budget("budget_c", "", "", tenant.Month))
+		must(t, err)
+		same(t, *put.Calendar, tenant.Calendar{})
+		_, _, err = w.db.PutBudget(w.ctx(), s, budget("budget_o", tenant.OfCompany, "", tenant.Month))
+		must(t, err)
+	}
+	own, _ := new(tenant.Calendar).Change(zone("Pacific/Kiritimati"), epoch)
+	must(t, w.db.SetCalendar(w.ctx(), acme, own))
+	is := func(s tenant.Scope, company, ceiling string) {
+		t.Helper()
+		_, all, err := w.db.Budgets(w.ctx(), s)
+		must(t, err)
+		for _, b := range append(all, w.again(s).Company().Budgets...) {
+			want, got := company, "UTC"
+			if b.Kind == tenant.OfCeiling {
+				want = ceiling
+			}
+			if b.Calendar.Zone != nil {
+				got = b.Calendar.Zone.String()
+			}
+			same(t, b.Kind+" "+got, b.Kind+" "+want)
+		}
+	}
+	is(acme, "Pacific/Kiritimati", "UTC")
+	is(beta, "UTC", "UTC")
+	_, first, err := w.db.Changes(w.ctx(), 0)
+	must(t, err)
+	c, ok := was.Change(zone("Europe/Berlin"), epoch)
+	same(t, ok, true)
+	must(t, w.db.SetCeilingCalendar(w.ctx(), act, was, c))
+	changed, _, err := w.db.Changes(w.ctx(), first)
+	must(t, err)
+	same(t, fmt.Sprint(changed), fmt.Sprint([]string{tenant.Everybody}))
+	is(acme, "Pacific/Kiritimati", "Europe/Berlin")
+	is(beta, "UTC", "Europe/Berlin")
+	got, set, err := w.db.CeilingCalendar(w.ctx())
+	must(t, err)
+	same(t, set, true)
+	for _, at := range []time.Duration{0, 12, 24, 24 * 31, 24 * 62} {
+		for _, p := range []tenant.Period{tenant.Day, tenant.Week, tenant.Month} {
+			from, to := got.Window(p, epoch.Add(at*time.Hour))
+			wantFrom, wantTo := c.Window(p, epoch.Add(at*time.Hour))
+			if !from.Equal(wantFrom) || !to.Equal(wantTo) {
+				t.Errorf("%s after %d h is %s to %s, want %s to %s", p, at, from, to, wantFrom, wantTo)
+			}
+		}
+	}
+	wantFault(t, w.db.SetCeilingCalendar(w.ctx(), act, was, c), fault.Conflict)
+	must(t, w.db.SetCeilingCalendar(w.ctx(), act, got, &tenant.Calendar{}))
+	is(beta, "UTC", "UTC")
+	put, err := w.db.PutCeiling(w.ctx(), w.act("company.ceiling", beta.ID().String()), beta, budget("budget_d", "", "", tenant.Week))
+	must(t, err)
+	same(t, *put.Calendar, tenant.Calendar{})
+}
+
 // attempt returns an entry as a gateway makes it, held at a moment.
 func attempt(at time.Time, cost int64) ledger.Entry {
 	e := entry(ledger.AttemptIDAt(at)[:20]+ledger.NewAttemptID()[20:], at)

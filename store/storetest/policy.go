@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -349,6 +350,42 @@ func testKeyRules(t *testing.T, open Open) {
 	foreign, err := w.db.LoadKey(w.ctx(), other.ID(), s.KeyID())
 	must(t, err)
 	same(t, foreign.LastUsedAt, time.Time{})
+}
+
+// testKeysUsedTogether: gateways note at the same time when the same keys were used,
+// each in an order of its own, and none breaks another's.
+func testKeysUsedTogether(t *testing.T, open Open) {
+	w := newWorld(t, open)
+	_, values := w.company("acme")
+	var keys []tenant.Scope
+	for _, v := range values {
+		s, err := w.Authenticate(w.ctx(), []byte(v))
+		must(t, err)
+		keys = append(keys, s)
+	}
+	at := func(round int) time.Time { return epoch.Add(time.Duration(round) * time.Minute) }
+	const rounds = 60
+	var gateways sync.WaitGroup
+	for g := range 6 {
+		gateways.Go(func() {
+			for round := range rounds {
+				var used []tenant.KeyUse
+				for i := range keys {
+					used = append(used, tenant.KeyUse{Scope: keys[(i*(1+g%2)+g+round)%len(keys)], At: at(round*6 + g)})
+				}
+				if err := w.db.KeysUsed(w.ctx(), keys[0], used); err != nil {
+					t.Errorf("gateway %d, round %d: %s", g, round, err)
+					return
+				}
+			}
+		})
+	}
+	gateways.Wait()
+	for _, s := range keys {
+		k, err := w.db.LoadKey(w.ctx(), s.ID(), s.KeyID())
+		must(t, err)
+		same(t, k.LastUsedAt, at(rounds*6-1))
+	}
 }
 
 // loadedOf is next rotated once more, from what is stored.
