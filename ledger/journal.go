@@ -18,6 +18,11 @@ import (
 // records go to the active segment; the others are sealed, and removed when
 // nothing in them is needed. Nothing is ever changed in place.
 //
+// On Linux the active segment is a file with room behind what was written, of which
+// this process has the pages as memory (mappedFile): a record is stored there, which
+// survives the process as a write(2) does. The room is zeros, and is given up with
+// the next segment; who is killed before leaves it for the next process to cut off.
+//
 // What was open when a segment began is written again into it (carryOpens), so
 // that a segment needs no older one to say which attempts were under way, and a
 // stream that runs for a day does not keep a day's segments.
@@ -72,12 +77,14 @@ type segment struct {
 	failed   bool  // an fsync failed: what is behind synced may be lost
 }
 
-// segmentFile is what a segment needs of an *os.File that was opened to append.
+// segmentFile is what a segment needs of its file. It may have room behind what was
+// written, which reads as zeros.
 type segmentFile interface {
-	Write(b []byte) (int, error)
+	Write(b []byte) (int, error) // at the end of what was written
 	ReadAt(b []byte, at int64) (int, error)
-	Truncate(size int64) error
+	Truncate(size int64) error // takes back what was written behind size
 	Sync() error
+	Seal() error // says that nothing more is written, and gives up the room
 	Close() error
 }
 
@@ -375,7 +382,7 @@ func (j *journal) newSegment(number uint32) (*segment, error) {
 	s := &segment{number: number, path: j.path(number), seed: seed, size: headerSize, full: j.o.SegmentBytes, synced: headerSize}
 	err := os.WriteFile(s.path+newExt, header, 0o600)
 	if err == nil {
-		s.f, err = j.o.openFile(s.path + newExt)
+		s.f, err = j.o.openFile(s.path+newExt, s.full+s.full/8) // some is written before the next one has begun
 	}
 	if err == nil && j.o.Sync != SyncOff {
 		err = s.f.Sync()
@@ -406,10 +413,25 @@ func removeAny(path string) error {
 	return nil
 }
 
-// openFile opens a segment to append to it and to read from it.
-func openFile(path string) (segmentFile, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+// openFile opens the file of a segment: with room, of a new one that is written to,
+// and without to read from it and to cut it off.
+func openFile(path string, room int64) (segmentFile, error) {
+	if room > 0 {
+		return openMapped(path, room)
+	}
+	return openPlain(path)
 }
+
+func openPlain(path string) (segmentFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+	return plainFile{f}, err
+}
+
+// plainFile is a file that has no room behind what was written.
+type plainFile struct{ *os.File }
+
+// Seal implements segmentFile.
+func (plainFile) Seal() error { return nil }
 
 // syncFolder makes the names in a folder survive the machine.
 func syncFolder(dir string) error {

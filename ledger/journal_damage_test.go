@@ -56,10 +56,19 @@ func leave(t *testing.T, s tenant.Scope) (path string, data []byte, records []re
 		records = append(records, r)
 		return nil
 	})
-	if err != nil || len(records) != 7 || records[6].to != len(data) {
+	if err != nil || len(records) != 7 {
 		t.Fatalf("%v: %+v", err, records)
 	}
-	return path, data, records
+	return path, withoutRoom(t, data, records[6].to), records
+}
+
+// withoutRoom returns a segment up to end, behind which there is only room.
+func withoutRoom(t *testing.T, data []byte, end int) []byte {
+	t.Helper()
+	if rest := data[end:]; strings.Trim(string(rest), "\x00") != "" {
+		t.Fatalf("behind the last record is %q", rest)
+	}
+	return data[:end:end]
 }
 
 // reopen writes data in place of the journal's only segment, and opens it.
@@ -116,22 +125,35 @@ func TestTornTail(t *testing.T) {
 	s := tenanttest.Scope(t, "acme")
 	path, data, records := leave(t, s)
 	last := records[len(records)-1]
-	for cut := last.from; cut < last.to; cut++ {
-		l, store := reopen(t, path, data[:cut], s)
+	room := strings.Repeat("\x00", 5000)
+	f := func(what string, half []byte) {
+		t.Helper()
+		l, store := reopen(t, path, append(data[:last.from:last.from], half...), s)
 		r := l.Recovered()
-		if r.CutBytes != int64(cut-last.from) || len(r.Damage) != 0 || r.Closed != 1 || r.Swept != 3 {
-			t.Errorf("cut at %d: %+v", cut-last.from, r)
+		if want := int64(len(strings.TrimRight(string(half), "\x00"))); r.CutBytes != want || len(r.Damage) != 0 || r.Closed != 1 || r.Swept != 3 {
+			t.Errorf("%s: %+v, want %d bytes cut", what, r, want)
 		}
 		expect(t, l, store, s, records[:len(records)-1])
 		closeNow(t, l)
 		if left := files(t, filepath.Dir(path)); len(left) > 0 {
-			t.Fatalf("cut at %d: left %q", cut-last.from, left)
+			t.Fatalf("%s: left %q", what, left)
+		}
+	}
+	for cut := last.from; cut < last.to; cut++ {
+		half := data[last.from:cut:cut]
+		f(fmt.Sprint("cut at ", len(half)), half)
+		if strings.Trim(string(data[cut:]), "\x00") == "" {
+			continue // with room, that is all of it
+		}
+		f(fmt.Sprint("cut at with room ", len(half)), append(half, room...))
+		if len(half) > 4 { // in memory, where the length comes last
+			f(fmt.Sprint("stored to ", len(half)), append(append([]byte{0, 0, 0, 0}, half[4:]...), room...))
 		}
 	}
 	// What a disk may leave behind the end after the death of the machine.
-	for _, tail := range []string{strings.Repeat("\x00", 5000), "\x05\x00\x00\x00\x01\x02\x03\x04\x02abcd", "x"} {
+	for _, tail := range []string{room, "\x05\x00\x00\x00\x01\x02\x03\x04\x02abcd", "x", "x" + room} {
 		l, store := reopen(t, path, append(data[:len(data):len(data)], tail...), s)
-		if r := l.Recovered(); r.CutBytes != int64(len(tail)) || len(r.Damage) != 0 {
+		if r := l.Recovered(); r.CutBytes != int64(len(strings.TrimRight(tail, "\x00"))) || len(r.Damage) != 0 {
 			t.Errorf("tail of %d: %+v", len(tail), r)
 		}
 		expect(t, l, store, s, records)
@@ -155,12 +177,14 @@ func TestTornTail(t *testing.T) {
 	if err := os.WriteFile(path, data[:len(data)-3], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(filepath.Join(filepath.Dir(path), "0000000002"+segmentExt), headerSize); err != nil {
-		t.Fatal(err)
+	for _, size := range []int64{headerSize, 5000} { // with room, which is zeros
+		if err := os.Truncate(filepath.Join(filepath.Dir(path), "0000000002"+segmentExt), size); err != nil {
+			t.Fatal(err)
+		}
 	}
 	store.set(nil, nil)
 	l = open(t, store, inJournal(filepath.Dir(path), s))
-	if r := l.Recovered(); r.CutBytes != int64(last.to-last.from-3) || len(r.Damage) != 0 || r.Closed != 1 || r.Swept != 3 {
+	if r := l.Recovered(); r.CutBytes != int64(len(strings.TrimRight(string(data[last.from:last.to-3]), "\x00"))) || len(r.Damage) != 0 || r.Closed != 1 || r.Swept != 3 {
 		t.Errorf("before an empty segment: %+v", r)
 	}
 	expect(t, l, store, s, records[:len(records)-1])
@@ -176,6 +200,31 @@ func TestTornTail(t *testing.T) {
 			t.Errorf("left %q", left)
 		}
 	}
+}
+
+// A process that is killed before it gives up the room of the segment before
+// leaves two with room. That is no damage in either.
+func TestRoomInTwo(t *testing.T) {
+	s := tenanttest.Scope(t, "acme")
+	path, data, records := leave(t, s)
+	room := make([]byte, 5000)
+	l, store := reopenAway(t, path, append(data, room...), s)
+	awaitCarried(t, l)
+	begin(t, l, s, "later")
+	crash(l)
+	if err := os.WriteFile(path, append(data, room...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, store, inJournal(filepath.Dir(path), s))
+	if r := l.Recovered(); r.CutBytes != 0 || len(r.Damage) != 0 || r.Closed != 4 || r.Swept != 1 {
+		t.Errorf("%+v", r)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(data)) {
+		t.Errorf("%v, %v: the room was kept", info, err)
+	}
+	store.set(nil, nil)
+	expect(t, l, store, s, append(records, record1{kind: kindOpen, id: "later"}))
+	closeNow(t, l)
 }
 
 // A bit that changes anywhere takes one record with it, is told, and the file is

@@ -36,12 +36,19 @@ func (d *disk) set(write func([]byte) (int, error), others error, sync func() er
 	d.write, d.others, d.sync = write, others, sync
 }
 
-func (d *disk) open(path string) (segmentFile, error) {
+func (d *disk) open(path string, room int64) (segmentFile, error) {
 	if err := d.failure(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
-	return &diskFile{f, d, strings.TrimSuffix(path, newExt)}, err
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFile(path, room)
+	if err != nil {
+		return nil, err
+	}
+	return &diskFile{segmentFile: f, d: d, path: strings.TrimSuffix(path, newExt), size: info.Size()}, nil
 }
 
 // die takes away all that was not synced, as the death of the machine may.
@@ -51,7 +58,14 @@ func (d *disk) die(t *testing.T, dir string) {
 	defer d.mu.Unlock()
 	for _, name := range files(t, dir) {
 		path := filepath.Join(dir, name)
-		if err := os.Truncate(path, d.safe[path]); err != nil {
+		info, err := os.Stat(path)
+		if err == nil {
+			err = os.Truncate(path, d.safe[path])
+		}
+		if err == nil && info.Size() > d.safe[path] { // the room that it had is zeros
+			err = os.Truncate(path, info.Size())
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,9 +78,10 @@ func (d *disk) failure() error {
 }
 
 type diskFile struct {
-	*os.File
+	segmentFile
 	d    *disk
 	path string
+	size int64 // of what was written; the disk's lock guards it
 }
 
 func (f *diskFile) Write(b []byte) (int, error) {
@@ -74,42 +89,48 @@ func (f *diskFile) Write(b []byte) (int, error) {
 	write := f.d.write
 	f.d.mu.Unlock()
 	f.d.writes.Add(1)
-	if write == nil {
-		return f.File.Write(b)
+	fits, fails := len(b), error(nil)
+	if write != nil {
+		fits, fails = write(b)
 	}
-	fits, err := write(b)
-	if fits > 0 {
-		if n, werr := f.File.Write(b[:fits]); werr != nil {
-			return n, werr
-		}
+	n, err := f.segmentFile.Write(b[:fits])
+	f.d.mu.Lock()
+	f.size += int64(n)
+	f.d.mu.Unlock()
+	if err == nil {
+		err = fails
 	}
-	return fits, err
+	return n, err
 }
 
 func (f *diskFile) Truncate(size int64) error {
 	if err := f.d.failure(); err != nil {
 		return err
 	}
-	return f.File.Truncate(size)
+	f.d.mu.Lock()
+	f.size = size
+	f.d.mu.Unlock()
+	return f.segmentFile.Truncate(size)
 }
 
 func (f *diskFile) ReadAt(b []byte, at int64) (int, error) {
 	if err := f.d.failure(); err != nil {
 		return 0, err
 	}
-	return f.File.ReadAt(b, at)
+	return f.segmentFile.ReadAt(b, at)
 }
 
 func (f *diskFile) Sync() error {
 	f.d.syncs.Add(1)
 	f.d.mu.Lock()
-	sync := f.d.sync
+	sync, size := f.d.sync, f.size
 	f.d.mu.Unlock()
-	info, err := f.Stat()
-	if err == nil && sync != nil {
-		err = sync()
+	if sync != nil {
+		if err := sync(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	if err := f.segmentFile.Sync(); err != nil {
 		return err
 	}
 	f.d.mu.Lock()
@@ -117,7 +138,7 @@ func (f *diskFile) Sync() error {
 	if f.d.safe == nil {
 		f.d.safe = map[string]int64{}
 	}
-	f.d.safe[f.path] = max(f.d.safe[f.path], info.Size())
+	f.d.safe[f.path] = max(f.d.safe[f.path], size)
 	return nil
 }
 

@@ -197,12 +197,18 @@ func (j *journal) begin() error {
 		return err
 	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.active != nil {
-		j.active.sealed = true
+	old := j.active
+	if old != nil {
+		old.sealed = true
 	}
 	j.segments[number], j.active = s, s
 	j.bytes.Add(s.size)
+	j.mu.Unlock()
+	if old != nil { // it stays until s stands, so its file is open
+		if err := old.f.Seal(); err != nil {
+			j.fail(fmt.Errorf("cannot give room of the journal back: %w", err))
+		}
+	}
 	return nil
 }
 
@@ -293,6 +299,9 @@ func (j *journal) end() error {
 	}
 	sortSegments(all)
 	var errs []error
+	if j.active != nil {
+		errs = append(errs, j.active.f.Seal())
+	}
 	for _, s := range all {
 		if needed {
 			errs = append(errs, s.f.Close())

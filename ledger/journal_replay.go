@@ -1,9 +1,11 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -146,7 +148,11 @@ func (r *replay) list() (numbers []uint32, written uint32, err error) {
 			r.half = append(r.half, name)
 		case segmentExt:
 			numbers = append(numbers, uint32(n))
-			if info.Size() > headerSize {
+			begun, err := hasRecord(filepath.Join(r.j.dir, name))
+			if err != nil {
+				return nil, 0, err
+			}
+			if begun {
 				written = uint32(n)
 			}
 		case segmentExt + asideExt:
@@ -154,6 +160,22 @@ func (r *replay) list() (numbers []uint32, written uint32, err error) {
 		}
 	}
 	return numbers, written, nil
+}
+
+// hasRecord reports whether a record was written to a segment, which may have room
+// for some.
+func hasRecord(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	var length [4]byte
+	n, err := f.ReadAt(length[:], headerSize)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n > 0 && length != [4]byte{}, err
 }
 
 // segment reads one segment; last says that no record was written to a later one.
@@ -175,12 +197,13 @@ func (r *replay) segment(number uint32, last bool) (repair func() error, err err
 		r.damaged(number, err)
 		return func() error { return os.Rename(path, path+asideExt) }, nil
 	}
-	s := &segment{number: number, path: path, seed: seed, sealed: true, size: int64(len(r.data)), synced: int64(len(r.data))}
-	end, holes, _ := readRecords(r.data, seed, nil) // first, because damage changes what records mean
-	tail := len(r.data) - end
+	end, holes, _ := readRecords(r.data, seed, nil)    // first, because damage changes what records mean
+	tail := len(bytes.TrimRight(r.data[end:], "\x00")) // zeros are room for more
+	size := end + tail
 	if tail > 0 && (!last || len(holes) > 0) {
-		holes, tail = append(holes, hole{end, len(r.data)}), 0
+		holes, tail = append(holes, hole{end, size}), 0
 	}
+	s := &segment{number: number, path: path, seed: seed, sealed: true, size: int64(size), synced: int64(size)}
 	for _, h := range holes {
 		s.damaged = true
 		r.damaged(number, fmt.Errorf("%d bytes at %d cannot be read", h.to-h.from, h.from))
@@ -197,17 +220,17 @@ func (r *replay) segment(number uint32, last bool) (repair func() error, err err
 	if err != nil {
 		return nil, err
 	}
-	if s.f, err = r.j.o.openFile(path); err != nil {
+	if s.f, err = r.j.o.openFile(path, 0); err != nil {
 		return nil, err
 	}
 	r.j.segments[number] = s
 	r.j.bytes.Add(s.size)
-	if tail == 0 {
+	if size -= tail; size == len(r.data) {
 		return nil, nil
 	}
 	r.found.cut += int64(tail)
 	return func() error {
-		s.size = int64(end)
+		s.size, s.synced = int64(size), int64(size)
 		r.j.bytes.Add(-int64(tail))
 		return errors.Join(s.f.Truncate(s.size), s.f.Sync())
 	}, nil

@@ -12,7 +12,7 @@
 //
 // A goroutine ships entries to the Store in batches and goes on trying while the
 // store is away. With a journal, a folder that one process owns, what Open and
-// Record were told survives the death of the process: Open is one write to a
+// Record were told survives the death of the process: Open puts a record into a
 // file, Record another. The next process ships what was recorded, and books what
 // was open as swept, at the most it may have cost. Without a journal what a
 // process holds in memory is lost if it is killed.
@@ -152,8 +152,8 @@ func (l *Ledger) refused(cause error) error {
 	return e
 }
 
-// Open writes down that the attempt with the id of e is going to be made, by one
-// write(2) and as Options.Sync says. If the process is killed before Record, the
+// Open writes down that the attempt with the id of e is going to be made, in one
+// record and as Options.Sync says. If the process is killed before Record, the
 // next one books e as swept, at e.HighNano nano-USD: the most that is held for
 // it. The error is a fault of kind Unavailable; the call must not be forwarded
 // then. Without a journal Open does nothing.
@@ -179,8 +179,8 @@ func (p *Slot) Open(e Entry) error {
 	return nil
 }
 
-// Record queues e and gives up the slot. With a journal it writes e there, by one
-// write(2) and as Options.Sync says; where that fails e waits in memory and is
+// Record queues e and gives up the slot. With a journal it writes e there, in one
+// record and as Options.Sync says; where that fails e waits in memory and is
 // written later. It does no other I/O and does not wait. The strings of e must
 // stay as they are: none may share memory with a request. It panics on a slot
 // that holds no place, because the entry would be lost, and if e has no id or

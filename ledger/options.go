@@ -41,7 +41,8 @@ type Options struct {
 	// may take; default a quarter.
 	CompanyJournalBytes int64
 	// SegmentBytes is how large a file of the journal becomes, about; default
-	// 16 MiB, and at most an eighth of JournalBytes.
+	// 16 MiB, and at most an eighth of JournalBytes. The one that is written to has
+	// that and an eighth more on the disk from its beginning.
 	SegmentBytes int64
 	// Memory is how many entries that wait are in memory as well as in the
 	// journal; default 8,192, some 5 MB. The others take 16 bytes each.
@@ -57,7 +58,7 @@ type Options struct {
 	// now. It must not wait. May be nil.
 	Shipped func(s tenant.Scope, ids []string)
 
-	openFile func(path string) (segmentFile, error)
+	openFile func(path string, room int64) (segmentFile, error)
 }
 
 // complete puts in the defaults.
@@ -102,7 +103,7 @@ type Stats struct {
 	Refused       int64         // attempts refused for want of room, or of a journal that can be written
 	Err           error         // of the last try to ship; nil if it succeeded
 
-	JournalBytes  int64 // of all segments
+	JournalBytes  int64 // of all segments, without the room for more
 	JournalLimit  int64 // Options.JournalBytes; 0 without a journal
 	Segments      int   // files
 	Recovered     int   // entries that earlier processes left, counted once at the start

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -10,14 +11,17 @@ import (
 	"bulkhead/tenant"
 )
 
-// Columns that most entries leave at their default are last.
+// The columns of an entry. Calls of one key for one model, which are most of what
+// comes at the same time, have the same in entryShared; entryRare is at its default
+// in most.
 const (
-	entryCommon = `id, request_id, project_id, key_id, kind, provider, model, requested, outcome, rank, status,
-	input, output, priced, cost_nano, started_at, ended_at`
-	entryRare = `cached_input, cache_write, audio_input, image_input, reasoning, audio_output, image_output,
-	accepted_prediction, rejected_prediction, total, agent_id, user_id, tier, again, lent, marks, under_nano, over_nano,
+	entryShared = `project_id, key_id, kind, provider, model, requested, outcome, rank, status, priced, agent_id, user_id, tier, lent`
+	entryOwn    = `id, request_id, input, cached_input, output, cost_nano, started_at, ended_at`
+	entryUsual  = entryShared + ", " + entryOwn
+	entryRare   = `cache_write, audio_input, image_input, reasoning, audio_output, image_output,
+	accepted_prediction, rejected_prediction, total, again, marks, under_nano, over_nano,
 	cache_write_1h, searches, search_context, tools, seconds, images, characters`
-	entryColumns = entryCommon + ", " + entryRare
+	entryColumns = entryUsual + ", " + entryRare
 )
 
 const (
@@ -33,26 +37,30 @@ var entryList = list[statement]{
 }
 
 // An entry that is appended selects from the company so that an erased one gets
-// none that arrives late. Most have nothing in the rare columns, and each column
-// costs. So does each statement: four of most entries have one. (More would have
-// SQLite's driver look longer for each of their arguments than they save.)
-const fourTogether = 4
+// none that arrives late. Each value that is bound costs, and each statement: eight
+// entries with the same in the shared columns have one, in which that is bound once.
+// (With more, SQLite's driver looks longer for each argument than they save. The
+// company comes last, or SQLite would put the others in a table of their own first.)
+const together = 8
 
 var (
-	entriesAppended = statement{"entries_appended", `INSERT INTO entry (company_id, ` + entryCommon + `)
-		SELECT company_id, usual.* FROM company CROSS JOIN (VALUES
-			(CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
-			CAST($9 AS TEXT), CAST($10 AS TEXT), CAST($11 AS BIGINT), CAST($12 AS BIGINT), CAST($13 AS BIGINT), CAST($14 AS BIGINT),
-			CAST($15 AS BOOLEAN), CAST($16 AS BIGINT), CAST($17 AS BIGINT), CAST($18 AS BIGINT)),
-			($19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35),
-			($36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52),
-			($53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, $69)) AS usual
-		WHERE company_id = $1 AND status <> 'erased'` + entryReplaced}
-	entryAppended = statement{"entry_appended", `INSERT INTO entry (company_id, ` + entryCommon + `)
-		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18` + entryOfLiving + entryReplaced}
+	entriesAppended = statement{"entries_appended", `INSERT INTO entry (company_id, ` + entryUsual + `)
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, own.* FROM (VALUES
+			(CAST($16 AS TEXT), CAST($17 AS TEXT), CAST($18 AS BIGINT), CAST($19 AS BIGINT), CAST($20 AS BIGINT), CAST($21 AS BIGINT),
+			CAST($22 AS BIGINT), CAST($23 AS BIGINT)),
+			($24, $25, $26, $27, $28, $29, $30, $31),
+			($32, $33, $34, $35, $36, $37, $38, $39),
+			($40, $41, $42, $43, $44, $45, $46, $47),
+			($48, $49, $50, $51, $52, $53, $54, $55),
+			($56, $57, $58, $59, $60, $61, $62, $63),
+			($64, $65, $66, $67, $68, $69, $70, $71),
+			($72, $73, $74, $75, $76, $77, $78, $79)) AS own
+		CROSS JOIN company WHERE company_id = $1 AND status <> 'erased'` + entryReplaced}
+	entryAppended = statement{"entry_appended", `INSERT INTO entry (company_id, ` + entryUsual + `)
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23` + entryOfLiving + entryReplaced}
 	entryAppendedWhole = statement{"entry_appended_whole", `INSERT INTO entry (company_id, ` + entryColumns + `)
-		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-		$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43` + entryOfLiving + entryReplaced}
+		SELECT company_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+		$24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43` + entryOfLiving + entryReplaced}
 )
 
 const entryOfLiving = `
@@ -75,46 +83,57 @@ const entryReplaced = `
 
 // append appends the entries of the company that the transaction has entered.
 func (t *tx) append(some []*ledger.Booked) error {
-	var room [fourTogether * entryCommons]any
+	var room [entryWidth + (together-1)*entryOwns]any
 	for len(some) > 0 {
-		if n := fourTogether; together(some, n) {
-			all := room[:0]
-			for i := range some[:n] {
-				all = appendCommon(all, &some[i].Entry)
-			}
-			if err := t.send(entriesAppended, all...); err != nil {
-				return err
-			}
-			some = some[n:]
-			continue
+		n := 1
+		if len(some) >= together && share(some[:together]) {
+			n = together
 		}
-		if err := t.appendOne(&some[0].Entry); err != nil {
+		e := &some[0].Entry
+		all := appendShared(room[:0], e)
+		for _, b := range some[:n] {
+			all = appendOwn(all, &b.Entry)
+		}
+		st := entryAppended
+		switch {
+		case n > 1:
+			st = entriesAppended
+		case !usual(e):
+			st, all = entryAppendedWhole, appendRare(all, e)
+		}
+		if err := t.send(st, all...); err != nil {
 			return err
 		}
-		some = some[1:]
+		some = some[n:]
 	}
 	return nil
 }
 
-// together reports whether the first n of some can have one statement: one that
-// came twice may be replaced by the second only in another.
-func together(some []*ledger.Booked, n int) bool {
-	if len(some) < n {
-		return false
-	}
-	for i := range some[:n] {
-		if !common(&some[i].Entry) || i > 0 && some[i].Entry.ID == some[i-1].Entry.ID {
+// share reports whether some can have one statement. One that came twice may be
+// replaced by the second only in another.
+func share(some []*ledger.Booked) bool {
+	first := &some[0].Entry
+	for i := range some {
+		e := &some[i].Entry
+		if !usual(e) || i > 0 && (e.ID == some[i-1].Entry.ID || !alike(e, first)) {
 			return false
 		}
 	}
 	return true
 }
 
-// common reports whether an entry has nothing in the rare columns.
-func common(e *ledger.Entry) bool {
+// alike reports whether a and b have the same in the shared columns.
+func alike(a, b *ledger.Entry) bool {
+	return a.ProjectID == b.ProjectID && a.KeyID == b.KeyID && a.Kind == b.Kind && a.Provider == b.Provider && a.Model == b.Model &&
+		a.Requested == b.Requested && a.Outcome == b.Outcome && a.Rank == b.Rank && a.Status == b.Status && a.Priced == b.Priced &&
+		a.AgentID == b.AgentID && a.UserID == b.UserID && a.Tier == b.Tier && a.Lent == b.Lent
+}
+
+// usual reports whether an entry has nothing in the rare columns.
+func usual(e *ledger.Entry) bool {
 	u := &e.Usage
-	return e.First && !e.Lent && e.AgentID == "" && e.UserID == "" && e.Tier == "" && e.Marks == 0 &&
-		e.LowNano == e.CostNano && e.HighNano == e.CostNano && total(u) == 0 && *u == openai.Usage{Input: u.Input, Output: u.Output, Total: u.Total}
+	return e.First && e.Marks == 0 && e.LowNano == e.CostNano && e.HighNano == e.CostNano && total(u) == 0 &&
+		*u == openai.Usage{Input: u.Input, CachedInput: u.CachedInput, Output: u.Output, Total: u.Total}
 }
 
 // total is the total as it is stored: 0 where it is the sum.
@@ -125,27 +144,28 @@ func total(u *openai.Usage) int64 {
 	return u.Total
 }
 
-const entryCommons = 17
+// How many values an entry has in entryOwn, and in all columns.
+const (
+	entryOwns  = 8
+	entryWidth = 42
+)
 
-func appendCommon(all []any, e *ledger.Entry) []any {
-	u := &e.Usage
-	return append(all, e.ID, e.RequestID, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model),
-		storable(e.Requested), string(e.Outcome), int64(e.Rank), int64(e.Status), u.Input, u.Output, e.Priced, e.CostNano,
-		micros(e.StartedAt), micros(e.EndedAt))
+func appendShared(all []any, e *ledger.Entry) []any {
+	return append(all, e.ProjectID, e.KeyID, e.Kind, storable(e.Provider), storable(e.Model), storable(e.Requested), string(e.Outcome),
+		int64(e.Rank), int64(e.Status), e.Priced, e.AgentID, e.UserID, storable(e.Tier), bit(e.Lent))
 }
 
-func (t *tx) appendOne(e *ledger.Entry) error {
-	var room [42]any
-	all := appendCommon(room[:0], e)
-	if common(e) {
-		return t.send(entryAppended, all...)
-	}
+func appendOwn(all []any, e *ledger.Entry) []any {
 	u := &e.Usage
-	all = append(all, u.CachedInput, u.CacheWrite, u.AudioInput, u.ImageInput, u.Reasoning, u.AudioOutput, u.ImageOutput,
-		u.AcceptedPrediction, u.RejectedPrediction, total(u), e.AgentID, e.UserID, storable(e.Tier), bit(!e.First), bit(e.Lent), int64(e.Marks),
+	return append(all, e.ID, e.RequestID, u.Input, u.CachedInput, u.Output, e.CostNano, micros(e.StartedAt), micros(e.EndedAt))
+}
+
+func appendRare(all []any, e *ledger.Entry) []any {
+	u := &e.Usage
+	return append(all, u.CacheWrite, u.AudioInput, u.ImageInput, u.Reasoning, u.AudioOutput, u.ImageOutput,
+		u.AcceptedPrediction, u.RejectedPrediction, total(u), bit(!e.First), int64(e.Marks),
 		e.CostNano-e.LowNano, e.HighNano-e.CostNano,
 		u.CacheWrite1h, u.Searches, int64(u.SearchContext), u.Tools, u.Seconds, u.Images, u.Characters)
-	return t.send(entryAppendedWhole, all...)
 }
 
 func bit(yes bool) int64 {
@@ -214,21 +234,22 @@ func ofOne(batch []*ledger.Booked) []*ledger.Booked {
 	return batch
 }
 
-// inOrder returns batch by company and id, what was appended first first. Two
-// gateways that append the same rows must do it in the same order, or each
-// could wait for the other. Calls end in another order than they began in, so
-// there is nearly always something to sort: that is pointers, as an entry is
-// large.
+// inOrder returns batch by company, key, model asked for and id, what was appended
+// first first. None of these changes when an entry is replaced: two gateways that
+// append the same rows must do it in the same order, or each could wait for the
+// other. It is pointers that are sorted, as an entry is large.
 func inOrder(batch []ledger.Booked) []*ledger.Booked {
 	all := make([]*ledger.Booked, len(batch))
 	for i := range batch {
 		all[i] = &batch[i]
 	}
 	slices.SortStableFunc(all, func(a, b *ledger.Booked) int {
-		if c := strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Entry.ID, b.Entry.ID)
+		return cmp.Or(
+			strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()),
+			strings.Compare(a.Entry.KeyID, b.Entry.KeyID),
+			strings.Compare(a.Entry.Requested, b.Entry.Requested),
+			strings.Compare(a.Entry.ID, b.Entry.ID),
+		)
 	})
 	return all
 }
@@ -247,12 +268,11 @@ func scanEntry(r row) (ledger.Entry, error) {
 	var e ledger.Entry
 	var again, lent, marks int64
 	u := &e.Usage
-	err := r.Scan(&e.ID, &e.RequestID, &e.ProjectID, &e.KeyID, &e.Kind, &e.Provider, &e.Model,
-		&e.Requested, &e.Outcome, &e.Rank, &e.Status, &u.Input, &u.Output, &e.Priced, &e.CostNano,
-		moment{&e.StartedAt}, moment{&e.EndedAt},
-		&u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput, &u.Reasoning, &u.AudioOutput, &u.ImageOutput,
-		&u.AcceptedPrediction, &u.RejectedPrediction, &u.Total, &e.AgentID, &e.UserID, &e.Tier, &again, &lent, &marks,
-		&e.LowNano, &e.HighNano,
+	err := r.Scan(&e.ProjectID, &e.KeyID, &e.Kind, &e.Provider, &e.Model, &e.Requested, &e.Outcome, &e.Rank, &e.Status, &e.Priced,
+		&e.AgentID, &e.UserID, &e.Tier, &lent,
+		&e.ID, &e.RequestID, &u.Input, &u.CachedInput, &u.Output, &e.CostNano, moment{&e.StartedAt}, moment{&e.EndedAt},
+		&u.CacheWrite, &u.AudioInput, &u.ImageInput, &u.Reasoning, &u.AudioOutput, &u.ImageOutput,
+		&u.AcceptedPrediction, &u.RejectedPrediction, &u.Total, &again, &marks, &e.LowNano, &e.HighNano,
 		&u.CacheWrite1h, &u.Searches, &u.SearchContext, &u.Tools, &u.Seconds, &u.Images, &u.Characters)
 	e.First, e.Lent, e.Marks = again == 0, lent != 0, ledger.Mark(marks)
 	e.LowNano, e.HighNano = e.CostNano-e.LowNano, e.CostNano+e.HighNano

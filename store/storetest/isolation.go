@@ -121,7 +121,7 @@ func furnish(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) 
 	spent.ID, spent.AgentID, spent.UserID, spent.Lent = ledger.AttemptIDAt(spentAt), "agent_same", "user_same", true
 	spent.ProjectID, spent.KeyID = "proj_same", "key_same"
 	must(t, db.AppendEntries(ctx, book(s, e, then, common, spent)))
-	several := usual("att_several_", 4, at)
+	several := usual("att_several_", 16, at)
 	for i := range several {
 		several[i].RequestID, several[i].Rank = name+" several", ledger.Estimate
 	}
@@ -320,8 +320,8 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	testSeparateAgents(t, w, acme, f)
 	testSeparateConversations(t, w, acme, f)
 	changeIdentity(w, acme, f)
-	f("AppendEntries of several", db.AppendEntries(ctx, book(acme, usual("att_several_", 4, epoch)...)))
-	f("AppendEntries of several new ones", db.AppendEntries(ctx, book(acme, usual("att_new_", 4, epoch)...)))
+	f("AppendEntries of several", db.AppendEntries(ctx, book(acme, usual("att_several_", 16, epoch)...)))
+	f("AppendEntries of several new ones", db.AppendEntries(ctx, book(acme, usual("att_new_", 16, epoch)...)))
 	f("RevokeKey", db.RevokeKey(ctx, acme, "proj_same", "key_same"))
 	f("RevokeKey of an admin key", db.RevokeKey(ctx, acme, "", "key_admin_same"))
 	f("CreateKey", db.CreateKey(ctx, acme, key("key_owned", "proj_same", "svc_acct_same", epoch)))

@@ -160,15 +160,17 @@ func testEntries(t *testing.T, open Open) {
 	same(t, got[0], e)
 }
 
-// usual returns entries with nothing in the fields that most leave empty.
+// usual returns entries with nothing in the fields that most leave empty, of two
+// keys in turn, that have all the rest in common.
 func usual(prefix string, n int, at time.Time) (all []ledger.Entry) {
 	for i := range n {
-		m := int64(i)
+		m, k := int64(i), i%2
 		all = append(all, ledger.Entry{
-			ID: fmt.Sprint(prefix, i), RequestID: fmt.Sprint("req ", i), ProjectID: fmt.Sprint("proj ", i), KeyID: fmt.Sprint("key ", i),
-			Kind: fmt.Sprint("kind ", i), Provider: fmt.Sprint("provider ", i), Model: fmt.Sprint("model ", i), Requested: fmt.Sprint("requested ", i),
-			Outcome: ledger.Outcome(fmt.Sprint("outcome ", i)), Rank: ledger.Final, Status: 200 + i, First: true, Priced: i%2 == 0,
-			Usage:    openai.Usage{Input: 10 + m, Output: 20 + m, Total: 30 + 2*m},
+			ID: fmt.Sprintf("%s%02d", prefix, i), RequestID: fmt.Sprint("req ", i), ProjectID: fmt.Sprint("proj ", k), KeyID: fmt.Sprint("key ", k),
+			Kind: fmt.Sprint("kind ", k), Provider: fmt.Sprint("provider ", k), Model: fmt.Sprint("model ", k), Requested: fmt.Sprint("requested ", k),
+			AgentID: fmt.Sprint("agent ", k), UserID: fmt.Sprint("user ", k), Tier: fmt.Sprint("tier ", k), Lent: k == 1,
+			Outcome: ledger.Outcome(fmt.Sprint("outcome ", k)), Rank: ledger.Final, Status: 200 + k, First: true, Priced: k == 0,
+			Usage:    openai.Usage{Input: 10 + m, CachedInput: 5 + m, Output: 20 + m, Total: 30 + 2*m},
 			CostNano: 1000 + m, LowNano: 1000 + m, HighNano: 1000 + m,
 			StartedAt: at.Add(time.Duration(i) * time.Second), EndedAt: at.Add(time.Duration(i) * time.Minute),
 		})
@@ -183,7 +185,7 @@ func testUsualEntries(t *testing.T, open Open) {
 	acme, _ := w.company("acme")
 	beta, _ := w.company("beta")
 	var want []ledger.Entry // the newest first
-	for size := range 14 {
+	for size := range 24 {
 		batch := usual(fmt.Sprintf("att_%02d_", size), size, epoch.Add(time.Duration(size)*time.Hour))
 		if size > 6 {
 			batch[5] = entry(batch[5].ID, epoch.Add(time.Duration(size)*time.Hour))
@@ -210,11 +212,12 @@ func testUsualEntries(t *testing.T, open Open) {
 	same(t, theirs, want)
 
 	// One that comes twice in a batch, estimated and final.
-	batch := usual("att_twice_", 9, epoch)
+	batch := usual("att_twice_", 20, epoch)
 	low := batch[2]
 	low.Rank, low.CostNano, low.LowNano, low.HighNano = ledger.Estimate, 1, 1, 1
 	must(t, w.db.AppendEntries(w.ctx(), book(acme, append(batch, low)...)))
 	must(t, w.db.AppendEntries(w.ctx(), book(acme, append([]ledger.Entry{low}, batch...)...)))
+	must(t, w.db.AppendEntries(w.ctx(), book(acme, append(batch, batch[4])...)))
 	slices.Reverse(batch)
 	got, _, err = w.db.Entries(w.ctx(), acme, openai.Page{Limit: len(batch)})
 	must(t, err)
