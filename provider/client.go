@@ -133,6 +133,11 @@ type Call struct {
 	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed
 	Stream   bool   // the body asks for a stream
 
+	// Method and Path ask for something that the endpoint has made: the path below
+	// the endpoint's, with its slash, made of parts that need no escapes; Query is
+	// encoded. There is no body then.
+	Method, Path, Query string
+
 	// Form, if not nil, gives the body instead, each time from its start, which is
 	// FormSize bytes of FormType.
 	Form     func() io.Reader
@@ -190,6 +195,11 @@ func (c *Client) Send(ctx context.Context, t Target, cred Credential, call *Call
 	rt, u, err := c.route(t.Vendor, &cred, call.Endpoint)
 	if err != nil {
 		return nil, err
+	}
+	if call.Path != "" {
+		below := *u
+		below.Path, below.RawPath, below.RawQuery = u.Path+call.Path, "", call.Query
+		u = &below
 	}
 	w := c.watch(ctx)
 	resp, err := rt.RoundTrip(newRequest(w.ctx, u, t.Vendor, &cred, call))
@@ -360,6 +370,12 @@ func newRequest(ctx context.Context, u *url.URL, v *Vendor, cred *Credential, ca
 		h["Content-Type"] = []string{call.FormType}
 		r.Body, r.ContentLength = io.NopCloser(call.Form()), call.FormSize
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(call.Form()), nil }
+		return r
+	}
+	if call.Path != "" {
+		r.Method = call.Method
+		delete(h, "Content-Type")
+		r.Body, r.ContentLength = http.NoBody, 0
 		return r
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
