@@ -26,6 +26,7 @@ type Answer struct {
 	// Of a response: its id, and runs of the vendor's own tools.
 	ID                 string
 	Searches, ToolRuns int64
+	Failed             bool // it says why the response failed
 }
 
 // Chunk is what one pass over the data of a stream's event found. It is filled by
@@ -63,6 +64,7 @@ type Chunk struct {
 	ID                 string // of the response; "" where the event does not say it
 	Sequence           int64
 	Searches, ToolRuns int64
+	Failed             bool // it says why the response failed
 
 	// Text, if not nil, gathers the text of all chunks. Beside Media, Responses, ID,
 	// Model and ServiceTier it is all that stays from chunk to chunk.
@@ -126,7 +128,7 @@ func ScanAnswer(e Endpoint, body []byte) (Answer, error) {
 	return Answer{
 		Usage: c.Usage, HasUsage: c.HasUsage, BadUsage: c.BadUsage, Model: c.Model, ServiceTier: c.ServiceTier,
 		Finished: c.Finished, TextBytes: c.TextBytes, AudioBytes: c.AudioBytes, Images: c.Images,
-		ID: c.ID, Searches: c.Searches, ToolRuns: c.ToolRuns,
+		ID: c.ID, Searches: c.Searches, ToolRuns: c.ToolRuns, Failed: c.Failed,
 	}, nil
 }
 

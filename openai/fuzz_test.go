@@ -271,9 +271,14 @@ func vectors(body []byte) [][]byte {
 func FuzzScanChunk(f *testing.F) {
 	f.Add([]byte(`{"model":"m","choices":[{"delta":{"content":"a\u00e9"}}],"usage":null}`))
 	f.Add([]byte(`{"usage":{"prompt_tokens":1,"completion_tokens_details":{"reasoning_tokens":2}} , "choices":[]}`))
+	f.Add([]byte(`{"type":"audio","data":[{}],"duration":1.5}`))
+	f.Add([]byte(`{"type":"`))
 	f.Add([]byte(`{"error":{"message":"x"},"choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}]}}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		text := &Text{Max: 10}
+		if err := ScanChunk(data, &Chunk{Media: true}); err == nil && ScanChunk(data, &Chunk{}) != nil {
+			t.Fatalf("%q is an event of images or sound only", data)
+		}
 		c := Chunk{Model: "old", Text: text}
 		kept := bytes.Clone(data)
 		err := ScanChunk(data, &c)

@@ -296,9 +296,13 @@ func (c *Chunk) responseField(name []byte) (err error) {
 		if c.s.peek() != '"' {
 			break
 		}
-		raw, _, err = c.s.scalar()
+		if raw, _, err = c.s.scalar(); err != nil {
+			return err
+		}
 		switch string(unquote(raw)) {
-		case "response.completed", "response.incomplete", "response.failed":
+		case "response.failed":
+			c.event, c.Failed = lastEvent, true
+		case "response.completed", "response.incomplete":
 			c.event = lastEvent
 		case "response.output_item.done":
 			c.event = itemEvent
@@ -356,6 +360,9 @@ func (c *Chunk) itemField(name []byte) error {
 			break
 		}
 		raw, _, err := c.s.scalar()
+		if err != nil {
+			return err
+		}
 		switch kind := unquote(raw); {
 		case string(kind) == "web_search_call":
 			c.Searches++
@@ -391,7 +398,7 @@ func (c *Chunk) outputPartField(name []byte) error {
 func (c *Chunk) endResponse() {
 	switch {
 	case c.whole: // a response that failed has an error too, and is one all the same
-		c.IsError = false
+		c.Failed, c.IsError = c.IsError, false
 	case c.event == errorEvent:
 		c.IsError = true
 	case c.event == itemEvent: // its text came before, piece by piece

@@ -150,7 +150,7 @@ func TestScanResponseAnswer(t *testing.T) {
 		"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":2},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1},"total_tokens":8}}}`,
 		Chunk{ID: "resp_1", ServiceTier: "flex", Finished: true, HasUsage: true, Usage: Usage{Input: 5, CachedInput: 2, Output: 3, Reasoning: 1, Total: 8}})
 	f(`{"type":"response.incomplete","response":{"id":"resp_1"}}`, Chunk{ID: "resp_1", Finished: true})
-	f(`{"type":"response.failed","response":{"id":"resp_1","error":{"code":"server_error","message":"x"}}}`, Chunk{ID: "resp_1", Finished: true})
+	f(`{"type":"response.failed","response":{"id":"resp_1","error":{"code":"server_error","message":"x"}}}`, Chunk{ID: "resp_1", Finished: true, Failed: true})
 	f(`{"type":"error","code":"c","message":"x","param":null}`, Chunk{IsError: true})
 	f(`{"error":{"message":"x"}}`, Chunk{IsError: true})
 	f(`{"type":"response.brand_new","x":1}`, Chunk{})
@@ -163,7 +163,7 @@ func TestScanResponseAnswer(t *testing.T) {
 	if err != nil || a != want {
 		t.Errorf("%v\ngot  %+v\nwant %+v", err, a, want)
 	}
-	if a, err := ScanAnswer(Responses, []byte(`{"error":{"code":"x"},"id":"resp_3","object":"response","status":"failed","output":[]}`)); err != nil || a.ID != "resp_3" {
+	if a, err := ScanAnswer(Responses, []byte(`{"error":{"code":"x"},"id":"resp_3","object":"response","status":"failed","output":[]}`)); err != nil || a.ID != "resp_3" || !a.Failed {
 		t.Errorf("a response that failed: %+v %v", a, err)
 	}
 	if _, err := ScanAnswer(Responses, []byte(`{"error":{"message":"x"}}`)); err != ErrErrorBody {
