@@ -31,6 +31,19 @@ func AppendErrorEvent(dst []byte, message, typ, param, code string) []byte {
 	return append(dst, "\n\n"...)
 }
 
+// AppendResponseError is AppendErrorEvent for the stream of a response, whose events
+// are numbered. It says the error twice: as the API has it, and as the SDKs raise
+// it.
+func AppendResponseError(dst []byte, message, typ, param, code string, sequence int64) []byte {
+	dst = appendNullable(append(dst, "event: error\ndata: {\"type\":\"error\",\"code\":"...), code)
+	dst = appendString(append(dst, `,"message":`...), message)
+	dst = appendNullable(append(dst, `,"param":`...), param)
+	dst = strconv.AppendInt(append(dst, `,"sequence_number":`...), sequence, 10)
+	envelope := AppendError(nil, message, typ, param, code)
+	dst = append(append(dst, ','), envelope[1:]...)
+	return append(dst, "\n\n"...)
+}
+
 func appendString(dst []byte, s string) []byte {
 	dst, _ = jsontext.AppendQuote(dst, s) // the error only says that U+FFFD was written
 	return dst

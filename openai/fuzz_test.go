@@ -14,6 +14,9 @@ import (
 	"bulkhead/fault"
 )
 
+// fuzzed are the endpoints whose bodies FuzzScan tries.
+var fuzzed = [...]Endpoint{Chat, Completions, Embeddings, Moderations, Responses}
+
 // FuzzScan checks, for each body that is accepted, that what goes upstream scans
 // again, has the new model, and is the same but for what was edited; and that
 // encoding/json, which takes the last of duplicates and ignores case, reads the
@@ -32,14 +35,17 @@ func FuzzScan(f *testing.F) {
 			`{"type":"file","file":{"file_id":"f"}},{"type":"v","cache_control":{}}]}],"tools":[{"type":"function"},{"type":"t"},1],"modalities":["audio","x"],"store":true}`,
 		`{"max_completion_tokens":9,"max_tokens":null,"model":"m","messages":[{"role":"user"}]}`,
 		`{"model":"m","stream":true,"messages":[{"role":"user"}],"max_tokens":2 , "max_completion_tokens" : 1}`,
+		`{"model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"u","detail":"low"},{"type":"input_file","file_id":"f"},{"type":null}]},` +
+			`{"type":"computer_call_output","output":{"type":"computer_screenshot"}},{"type":"reasoning","encrypted_content":"x"},{}],"max_output_tokens":9}`,
+		`{"previous_response_id":"a","conversation":{},"background":true,"store":null,"input":"x","instructions":"y","text":{},"stream":true,"model":"m"}`,
 	} {
-		for e := Chat; e <= Moderations; e++ {
+		for e := range fuzzed {
 			f.Add(uint8(e), []byte(body))
 		}
 	}
 	form := UpstreamForm{Model: "up/stream", IncludeUsage: true, EncodingFormat: "base64", MaxOutput: 3}
 	f.Fuzz(func(t *testing.T, endpoint uint8, body []byte) {
-		e := Endpoint(endpoint%4 + 1)
+		e := fuzzed[int(endpoint)%len(fuzzed)]
 		var r Request
 		kept := bytes.Clone(body)
 		err := r.Scan(e, body)
@@ -69,11 +75,12 @@ func FuzzScan(f *testing.F) {
 		if err := again.Scan(e, out); err != nil {
 			t.Fatalf("%q does not scan: %v", out, err)
 		}
-		generates := e == Chat || e == Completions
+		generates := e == Chat || e == Completions || e == Responses
 		switch {
 		case again.Model != form.Model,
 			generates && (again.MaxOutput < 1 || again.MaxOutput > form.MaxOutput),
-			generates && r.Stream && !again.IncludeUsage,
+			generates && e != Responses && r.Stream && !again.IncludeUsage,
+			again.Previous != r.Previous, again.Store != r.Store, again.Stream != r.Stream, again.Background != r.Background, again.Conversation != r.Conversation,
 			e == Embeddings && again.EncodingFormat != "base64",
 			again.TextBytes != r.TextBytes, again.Messages != r.Messages, again.User != r.User:
 			t.Fatalf("%q became %q: %+v", body, out, again)
@@ -107,7 +114,7 @@ func checkSpans(t *testing.T, r *Request) {
 			odd++
 		}
 	}
-	if odd > maxOddities+int(Modality) || r.LowImages > r.Images || r.AudioBytes > int64(len(r.Body)) {
+	if odd > maxOddities+int(ItemType) || r.LowImages > r.Images || r.AudioBytes > int64(len(r.Body)) {
 		t.Fatalf("impossible: %+v", r)
 	}
 }
@@ -121,7 +128,7 @@ func checkMaxTokens(t *testing.T, r *Request) {
 		if err := again.Scan(r.Endpoint, out); err != nil {
 			t.Fatalf("%q became %q: %v", r.Body, out, err)
 		}
-		if r.Endpoint == Chat || r.Endpoint == Completions {
+		if r.Endpoint == Chat || r.Endpoint == Completions || r.Endpoint == Responses {
 			want := r.MaxOutput
 			if limit > 0 && (want == 0 || want > limit) {
 				want = limit
@@ -153,7 +160,7 @@ func unedited(t *testing.T, body []byte) map[string]any {
 	} else {
 		delete(m, "stream_options")
 	}
-	for _, k := range []string{"model", "encoding_format", "max_tokens", "max_completion_tokens"} {
+	for _, k := range []string{"model", "encoding_format", "max_tokens", "max_completion_tokens", "max_output_tokens"} {
 		delete(m, k)
 	}
 	return m
@@ -264,9 +271,14 @@ func vectors(body []byte) [][]byte {
 func FuzzScanChunk(f *testing.F) {
 	f.Add([]byte(`{"model":"m","choices":[{"delta":{"content":"a\u00e9"}}],"usage":null}`))
 	f.Add([]byte(`{"usage":{"prompt_tokens":1,"completion_tokens_details":{"reasoning_tokens":2}} , "choices":[]}`))
+	f.Add([]byte(`{"type":"audio","data":[{}],"duration":1.5}`))
+	f.Add([]byte(`{"type":"`))
 	f.Add([]byte(`{"error":{"message":"x"},"choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}]}}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		text := &Text{Max: 10}
+		if err := ScanChunk(data, &Chunk{Media: true}); err == nil && ScanChunk(data, &Chunk{}) != nil {
+			t.Fatalf("%q is an event of images or sound only", data)
+		}
 		c := Chunk{Model: "old", Text: text}
 		kept := bytes.Clone(data)
 		err := ScanChunk(data, &c)

@@ -189,6 +189,9 @@ func (c *Chunk) otherField(name []byte) error {
 			break
 		}
 		raw, _, err := c.s.scalar()
+		if err != nil {
+			return err
+		}
 		if typ := unquote(raw); bytes.HasSuffix(typ, []byte(".completed")) {
 			c.Finished = true
 			c.Images++

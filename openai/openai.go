@@ -33,6 +33,7 @@ const (
 	Speech
 	Transcriptions
 	Translations
+	Responses
 )
 
 // endpoints says what there is to know of each.
@@ -51,6 +52,7 @@ var endpoints = [...]struct {
 	Speech:          {name: "speech", path: "/audio/speech", json: true},
 	Transcriptions:  {name: "transcriptions", path: "/audio/transcriptions", form: true},
 	Translations:    {name: "translations", path: "/audio/translations", form: true},
+	Responses:       {name: "responses", path: "/responses", json: true},
 }
 
 // Path returns the endpoint's path below /v1, or "" when e is none.

@@ -18,6 +18,7 @@ const (
 	PartField                     // a name in a part that its type does not have
 	ToolType                      // the type of a tool that is neither function nor custom; an empty Name where it has none
 	Modality                      // a modality that is neither text nor audio nor image
+	ItemType                      // the type of an item of a response's input that is no message, call or result of a tool of the client's
 )
 
 // Seen is a name that a request has, or what it has that is out of the ordinary.

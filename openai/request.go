@@ -30,8 +30,8 @@ const DefaultModerationModel = "omni-moderation-latest"
 // Request is used. A Request may be used again: Scan forgets what was there.
 // It is not safe for concurrent Scans.
 //
-// Adding a field of the API means: a case in chatField, completionField or
-// inputField, its name in readFields, and its row among what can cost money
+// Adding a field of the API means: a case in chatField, completionField,
+// responseField or inputField, its name in readFields, and its row among what can cost money
 // (Billables in package provider).
 type Request struct {
 	Endpoint Endpoint
@@ -49,7 +49,7 @@ type Request struct {
 	// none, and MaxOutputField the field it stands in.
 	MaxOutput               int64
 	MaxOutputField          string
-	MaxTokensSpan           Span // the value of "max_tokens", also null; empty if absent
+	MaxTokensSpan           Span // the value of "max_tokens", of a response "max_output_tokens", also null; empty if absent
 	MaxCompletionTokensSpan Span // the value of "max_completion_tokens", likewise
 
 	// N is how many answers are made, and billed, for each input: "n", or
@@ -83,7 +83,7 @@ type Request struct {
 	AudioBytes            int64 // of the input_audio values, base64 and all
 	Tools                 int   // in "tools"; all "functions" together are one
 	CacheControl          bool  // some part asks the vendor to cache it (Anthropic's cache_control)
-	Store                 bool  // "store" is true: the vendor keeps the answer
+	Store                 bool  // the vendor keeps the answer: "store" is true or, of a response, not false
 	AudioOut, ImageOut    bool  // "modalities" has "audio", "image"
 
 	CacheKey     string // "prompt_cache_key" of a chat
@@ -92,6 +92,11 @@ type Request struct {
 	// Seen are the names at the top of the body in order, and what else is in it
 	// that may cost more than its bytes.
 	Seen []Seen
+
+	// Of responses.
+	Previous     string // "previous_response_id", "" for none
+	Conversation bool   // there is a "conversation"
+	Background   bool   // "background" is true: the answer is to be asked for later
 
 	// Of images and sound.
 	PartialImages int64 // asked for on the way to the whole one
@@ -123,6 +128,7 @@ var readFields = []string{
 	"user", "safety_identifier", "service_tier", "tools", "functions", "response_format", "prediction", "modalities", "store",
 	"prompt_cache_key", "prompt", "suffix", "input", "encoding_format", "dimensions",
 	"partial_images", "images", "mask", "instructions", "voice", "stream_format",
+	"max_output_tokens", "previous_response_id", "conversation", "background", "text",
 }
 
 // Scan reads body as a request to e. The error is a *fault.Error of kind Invalid
@@ -135,7 +141,7 @@ func (r *Request) Scan(e Endpoint, body []byte) error {
 	if r.s == nil {
 		r.s = new(scanner)
 	}
-	*r = Request{Endpoint: e, Body: body, N: 1, s: r.s, Texts: r.Texts[:0], Seen: r.Seen[:0]}
+	*r = Request{Endpoint: e, Body: body, N: 1, Store: e == Responses, s: r.s, Texts: r.Texts[:0], Seen: r.Seen[:0]}
 	r.s.strict(body)
 	err := r.scan()
 	if err == nil {
@@ -212,6 +218,8 @@ func (r *Request) field(name []byte) error {
 		return r.imageField(name)
 	case Speech:
 		return r.speechField(name)
+	case Responses:
+		return r.responseField(name)
 	}
 	return r.inputField(name)
 }
@@ -313,7 +321,7 @@ func (r *Request) check() error {
 		return fault.Field("stream_options", "stream_options is only allowed when stream is true")
 	}
 	if r.maxTokens > 0 {
-		r.MaxOutput, r.MaxOutputField = r.maxTokens, "max_tokens"
+		r.MaxOutput, r.MaxOutputField = r.maxTokens, r.maxTokensName()
 	}
 	if r.maxCompletion > 0 && (r.MaxOutput == 0 || r.maxCompletion < r.MaxOutput) {
 		r.MaxOutput, r.MaxOutputField = r.maxCompletion, "max_completion_tokens"

@@ -21,7 +21,7 @@ type UpstreamForm struct {
 	// MaxOutput bounds the output tokens: a larger limit of the client is
 	// lowered to it, a missing one is added as MaxOutputField (default
 	// "max_completion_tokens" for chat, "max_tokens" for completions and where
-	// MaxTokensOnly is set).
+	// MaxTokensOnly is set; of a response always "max_output_tokens").
 	MaxOutput      int64
 	MaxOutputField string
 
@@ -46,7 +46,7 @@ func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	if f.Model != "" && (f.Model != r.Model || r.ModelSpan.Empty() && r.Endpoint.Media()) { // vendors differ in what they take where there is none
 		edits = append(edits, r.modelEdit(f.Model))
 	}
-	if f.IncludeUsage && r.Stream {
+	if f.IncludeUsage && r.Stream && (r.Endpoint == Chat || r.Endpoint == Completions) { // others say it unasked
 		edits = r.usageEdit(edits)
 	}
 	if f.EncodingFormat != "" && r.Endpoint == Embeddings && f.EncodingFormat != r.EncodingFormat {
@@ -61,7 +61,7 @@ func (r *Request) AppendUpstream(dst []byte, f UpstreamForm) []byte {
 	switch {
 	case r.Endpoint == Chat && f.MaxTokensOnly && !r.MaxCompletionTokensSpan.Empty():
 		edits = r.maxTokensEdits(edits, f.MaxOutput)
-	case f.MaxOutput > 0 && (r.Endpoint == Chat || r.Endpoint == Completions):
+	case f.MaxOutput > 0 && (r.Endpoint == Chat || r.Endpoint == Completions || r.Endpoint == Responses):
 		edits = r.outputEdits(edits, f)
 	}
 	// Stable: stream_options goes in behind "stream" before what follows is removed.
@@ -142,8 +142,8 @@ func (r *Request) outputEdits(edits []Edit, f UpstreamForm) []Edit {
 	value := strconv.AppendInt(nil, f.MaxOutput, 10)
 	if r.MaxOutput == 0 {
 		field := f.MaxOutputField
-		if field == "" {
-			field = "max_tokens"
+		if field == "" || r.Endpoint == Responses {
+			field = r.maxTokensName()
 			if r.Endpoint == Chat && !f.MaxTokensOnly {
 				field = "max_completion_tokens"
 			}

@@ -60,6 +60,7 @@ var billables = func() []Billable {
 		images   = []openai.Endpoint{openai.Images, openai.ImageEdits, openai.ImageVariations}
 		speech   = []openai.Endpoint{openai.Speech}
 		hear     = []openai.Endpoint{openai.Transcriptions, openai.Translations}
+		respond  = []openai.Endpoint{openai.Responses}
 		list     []Billable
 	)
 	fields := func(on []openai.Endpoint, c Cost, names ...string) {
@@ -100,7 +101,23 @@ var billables = func() []Billable {
 	fields(hear, Input, "prompt", "keywords", "known_speaker_names", "known_speaker_references")
 	fields(hear, Free, "language", "languages", "response_format", "temperature", "include", "timestamp_granularities", "stream", "chunking_strategy")
 
+	fields(respond, Input, "input", "instructions", "tools", "text")
+	fields(respond, Output, "max_output_tokens", "reasoning")
+	fields(respond, Cache, "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention")
+	fields(respond, Free, "stream", "stream_options", "temperature", "top_p", "top_logprobs", "tool_choice", "parallel_tool_calls", "max_tool_calls",
+		"include", "truncation")
+
 	return append(list,
+		// The input of the earlier response and its output come before the new one:
+		// see openai.Request.AfterPrevious.
+		Billable{Where: openai.Field, Name: "previous_response_id", Cost: Input, On: respond, State: true},
+		Billable{Where: openai.Field, Name: "store", Cost: Free, On: respond, State: true},
+		Billable{Where: openai.Field, Name: "background", Cost: Free, On: respond, State: true},  // true is refused: see package web
+		Billable{Where: openai.Field, Name: "prompt", Cost: Unbounded, On: respond, State: true}, // a template that is kept at the vendor
+		Billable{Where: openai.Field, Name: "context_management", Cost: Unbounded, On: respond},  // more passes of the model
+		Billable{Where: openai.Field, Name: "moderation", Cost: Unbounded, On: respond, Runs: true},
+		Billable{Where: openai.ItemType, Name: "reasoning", Cost: Media, State: true}, // by its id
+		Billable{Where: openai.ItemType, Name: "item_reference", Cost: Unbounded, State: true},
 		Billable{Where: openai.Field, Name: "store", Cost: Free, On: chat, State: true},
 		Billable{Where: openai.Field, Name: "web_search_options", Cost: Fee, On: chat, Kinds: []string{"perplexity"}, Runs: true},
 		Billable{Where: openai.Field, Name: "moderation", Cost: Unbounded, On: chat, Runs: true},
@@ -108,7 +125,7 @@ var billables = func() []Billable {
 		Billable{Where: openai.Field, Name: "search_settings", Cost: Unbounded, On: chat, Runs: true},   // Groq
 		Billable{Where: openai.Field, Name: "compound_custom", Cost: Unbounded, On: chat, Runs: true},   // Groq
 		Billable{Where: openai.Field, Name: "plugins", Cost: Unbounded, On: chat, Runs: true},           // OpenRouter
-		Billable{Where: openai.Field, Name: "previous_response_id", Cost: Unbounded, State: true},
+		Billable{Where: openai.Field, Name: "previous_response_id", Cost: Unbounded, On: words, State: true},
 		Billable{Where: openai.Field, Name: "conversation", Cost: Unbounded, State: true},
 		Billable{Where: openai.Field, Name: "background", Cost: Unbounded, On: words, State: true},
 		Billable{Where: openai.Field, Name: "cached_content", Cost: Unbounded, State: true}, // Gemini
@@ -230,6 +247,8 @@ func place(r *openai.Request, s *openai.Seen) string {
 		part = "images" + item
 	case openai.Speech:
 		part = "voice"
+	case openai.Responses:
+		part = "input[" + strconv.Itoa(s.Message) + "].content" + item
 	}
 	switch s.Where {
 	case openai.MessageField:
@@ -238,6 +257,8 @@ func place(r *openai.Request, s *openai.Seen) string {
 		return part + ".type"
 	case openai.PartField:
 		return part + "." + name
+	case openai.ItemType:
+		return "input[" + strconv.Itoa(s.Message) + "].type"
 	case openai.ToolType:
 		return "tools" + item + ".type"
 	case openai.Modality:

@@ -43,6 +43,9 @@ func TestBillables(t *testing.T) {
 		openai.Transcriptions: `file model language languages keywords prompt response_format temperature include timestamp_granularities stream
 			chunking_strategy known_speaker_names known_speaker_references`,
 		openai.Translations: `file model prompt response_format temperature`,
+		openai.Responses: `background context_management conversation include input instructions max_output_tokens max_tool_calls metadata model moderation
+			parallel_tool_calls previous_response_id prompt prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier
+			store stream stream_options temperature text tool_choice tools top_logprobs top_p truncation user`,
 	}
 	for e, names := range fields {
 		for _, name := range strings.Fields(names) {

@@ -149,8 +149,8 @@ func (v *Vendor) input(r *openai.Request, b *Bound, how *billing, rules *BoundRu
 	audio.likely = (r.AudioBytes + audioCharsPerToken - 1) / audioCharsPerToken
 	files.add(int64(r.Files), 0, likelyFile)
 	for i := range r.Seen {
-		if s := &r.Seen[i]; s.Where == openai.MessageField && !s.Null && billable(r, s).costAt(v) == Media {
-			audio.add(1, 0, likelyFile) // an answer in audio that the vendor has kept
+		if s := &r.Seen[i]; (s.Where == openai.MessageField || s.Where == openai.ItemType) && !s.Null && billable(r, s).costAt(v) == Media {
+			audio.add(1, 0, likelyFile) // an answer in audio, or what a model thought, that the vendor has kept
 		}
 	}
 	imageMost, imageOK := images.most(rules.MaxInput)
@@ -172,7 +172,11 @@ func (v *Vendor) input(r *openai.Request, b *Bound, how *billing, rules *BoundRu
 	if imageOK && audioOK && fileOK {
 		b.HardInput = hard
 	} else if rules.Strict {
-		return fault.Field("messages", "The size of this model's input is not known, so its images, audio and files have no bound, and what this call may cost must have one.").
+		param := "messages"
+		if r.Endpoint == openai.Responses {
+			param = "input"
+		}
+		return fault.Field(param, "The size of this model's input is not known, so its images, audio and files have no bound, and what this call may cost must have one.").
 			WithCode(CodeNotPriced)
 	}
 	if rules.Strict {
@@ -194,6 +198,7 @@ func output(r *openai.Request, b *Bound, byModel bool, rules *BoundRules) error 
 	switch r.Endpoint {
 	case openai.Chat:
 		b.Answers = r.N
+	case openai.Responses:
 	case openai.Completions:
 		b.Answers = times(r.N, max(int64(r.InputItems), 1)) // for each prompt
 	default:

@@ -188,6 +188,11 @@ type Call struct {
 	Body     []byte // JSON; must not change until the attempt's Reply is closed, or Send failed; then nobody reads it
 	Stream   bool   // the body asks for a stream
 
+	// Method and Path ask for something that the endpoint has made: the path below
+	// the endpoint's, with its slash, made of parts that need no escapes; Query is
+	// encoded. There is no body then.
+	Method, Path, Query string
+
 	// Form, if not nil, gives the body instead, each time from its start, which is
 	// FormSize bytes of FormType.
 	Form     func() io.Reader
@@ -247,6 +252,11 @@ func (c *Client) Send(ctx context.Context, t Target, cred Credential, call *Call
 	w, a, err := c.route(t.Vendor, &cred, call.Endpoint)
 	if err != nil {
 		return nil, err
+	}
+	if call.Path != "" { // rare: net/http sends it
+		below := *a.URL
+		below.Path, below.RawPath, below.RawQuery = a.Path+call.Path, "", call.Query
+		a = &address{URL: &below}
 	}
 	var f fields
 	f.fill(t.Vendor, &cred, call)

@@ -89,7 +89,9 @@ func (f *fields) fill(v *Vendor, cred *Credential, call *Call) {
 	if !v.BuiltinURL || cred.BaseURL != "" {
 		f.set(egress.HopsHeader, "", strconv.Itoa(call.Hops+1))
 	}
-	f.set("Content-Type", "", typ)
+	if call.Path == "" {
+		f.set("Content-Type", "", typ)
+	}
 	for name, value := range cred.Header {
 		if credentialHeader(name) {
 			f.set(http.CanonicalHeaderKey(name), "", value)

@@ -89,18 +89,20 @@ func Builtin() map[string]*Vendor {
 			return append(slices.Clone(base), more...)
 		}
 	)
+	// Who has /responses is who documents it: OpenAI, Azure ("v1" API), Groq,
+	// OpenRouter, xAI, Fireworks, vLLM. Ollama's newer versions do, and keep nothing.
 	rows := []Vendor{
-		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: all, CacheKey: true},
+		{Name: "openai", BaseURL: "https://api.openai.com/v1", EnvKey: "OPENAI_API_KEY", Catalogue: "openai", Endpoints: with(all, openai.Responses), CacheKey: true},
 		// Azure's v1 API: the model is the deployment's name, no api-version.
-		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: with(most, openai.Images, openai.ImageEdits, openai.Speech, openai.Transcriptions, openai.Translations), CacheKey: true},
-		{Name: "groq", BaseURL: "https://api.groq.com/openai/v1", EnvKey: "GROQ_API_KEY", Catalogue: "groq", Endpoints: with(chat, openai.Speech, openai.Transcriptions, openai.Translations)},
+		{Name: "azure", BaseURL: "https://{resource}.openai.azure.com/openai/v1", Auth: APIKeyHeader, EnvKey: "AZURE_OPENAI_API_KEY", Catalogue: "azure", Endpoints: with(most, openai.Images, openai.ImageEdits, openai.Speech, openai.Transcriptions, openai.Translations, openai.Responses), CacheKey: true},
+		{Name: "groq", BaseURL: "https://api.groq.com/openai/v1", EnvKey: "GROQ_API_KEY", Catalogue: "groq", Endpoints: with(chat, openai.Speech, openai.Transcriptions, openai.Translations, openai.Responses)},
 		// Mistral answers 422 extra_forbidden to both fields and sends usage in the last chunk.
 		{Name: "mistral", BaseURL: "https://api.mistral.ai/v1", EnvKey: "MISTRAL_API_KEY", Catalogue: "mistral", Endpoints: []openai.Endpoint{openai.Chat, openai.Embeddings, openai.Moderations, openai.Transcriptions}, NoStreamOptions: true, MaxTokensOnly: true},
 		{Name: "deepseek", BaseURL: "https://api.deepseek.com/v1", EnvKey: "DEEPSEEK_API_KEY", Catalogue: "deepseek", Endpoints: chat},
-		{Name: "xai", BaseURL: "https://api.x.ai/v1", EnvKey: "XAI_API_KEY", Catalogue: "xai", Endpoints: with(text, openai.Images)},
+		{Name: "xai", BaseURL: "https://api.x.ai/v1", EnvKey: "XAI_API_KEY", Catalogue: "xai", Endpoints: with(text, openai.Images, openai.Responses)},
 		{Name: "together", BaseURL: "https://api.together.xyz/v1", EnvKey: "TOGETHER_API_KEY", Catalogue: "together", Endpoints: with(most, openai.Images, openai.Speech, openai.Transcriptions, openai.Translations)},
-		{Name: "fireworks", BaseURL: "https://api.fireworks.ai/inference/v1", EnvKey: "FIREWORKS_API_KEY", Catalogue: "fireworks", Endpoints: most},
-		{Name: "openrouter", BaseURL: "https://openrouter.ai/api/v1", EnvKey: "OPENROUTER_API_KEY", Endpoints: most},
+		{Name: "fireworks", BaseURL: "https://api.fireworks.ai/inference/v1", EnvKey: "FIREWORKS_API_KEY", Catalogue: "fireworks", Endpoints: with(most, openai.Responses)},
+		{Name: "openrouter", BaseURL: "https://openrouter.ai/api/v1", EnvKey: "OPENROUTER_API_KEY", Endpoints: with(most, openai.Responses)},
 		// Perplexity's Sonar API has no /v1 and sends usage with every chunk.
 		{Name: "perplexity", BaseURL: "https://api.perplexity.ai", EnvKey: "PERPLEXITY_API_KEY", Catalogue: "perplexity", Endpoints: chat, NoStreamOptions: true, OneSystem: true},
 		{Name: "cerebras", BaseURL: "https://api.cerebras.ai/v1", EnvKey: "CEREBRAS_API_KEY", Catalogue: "cerebras", Endpoints: text},
@@ -110,8 +112,8 @@ func Builtin() map[string]*Vendor {
 
 		// The templates of many open models refuse a second system message.
 		{Name: "ollama", BaseURL: "http://127.0.0.1:11434/v1", Endpoints: most, Local: true, OneSystem: true},
-		{Name: "vllm", Endpoints: with(most, openai.Transcriptions, openai.Translations), NeedsBaseURL: true, OneSystem: true},
-		{Name: "custom", Endpoints: all, NeedsBaseURL: true, OneSystem: true},
+		{Name: "vllm", Endpoints: with(most, openai.Transcriptions, openai.Translations, openai.Responses), NeedsBaseURL: true, OneSystem: true},
+		{Name: "custom", Endpoints: with(all, openai.Responses), NeedsBaseURL: true, OneSystem: true},
 		{Name: Sandbox, BaseURL: "http://sandbox.invalid/v1", Catalogue: Sandbox, Endpoints: all, Local: true},
 	}
 	m := make(map[string]*Vendor, len(rows))

@@ -66,6 +66,13 @@ func New(vendors map[string]*provider.Vendor, c Catalogue) *Router {
 // said how much of them the company may spend.
 var errNoCeiling = fault.New(fault.Forbidden, "This model is reached with a credential that the operator lends, and the operator has set no ceiling for your company. Ask the operator for one, or add a credential of your own.").WithCode("ceiling_not_set")
 
+// errLentResponses is the answer where only lent credentials are left for a
+// response: a provider keeps it, and the next one names it.
+var errLentResponses = func() *fault.Error {
+	f := fault.Field("model", "This model is reached with a credential that the operator lends, and responses, which a provider keeps, are served with a credential of your own only. Use chat completions.")
+	return f.WithCode("field_not_allowed")
+}()
+
 // maxModel bounds a model's name, in bytes.
 const maxModel = 256
 
@@ -89,6 +96,11 @@ func (r *Router) Route(s tenant.Scope, e openai.Endpoint, model string, dst []pr
 	if !s.Company().HasCeiling() {
 		if dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return t.Lent }); len(dst) == 0 {
 			return dst, errNoCeiling
+		}
+	}
+	if e == openai.Responses { // what they leave behind would be in the operator's account
+		if dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return t.Lent }); len(dst) == 0 {
+			return dst, errLentResponses
 		}
 	}
 	dst = slices.DeleteFunc(dst, func(t provider.Target) bool { return !t.Vendor.Serves(e) })

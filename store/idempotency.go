@@ -105,13 +105,23 @@ func (db *DB) EndKept(ctx context.Context, s tenant.Scope, k tenant.KeptCall) er
 // SweepKept implements web.UpkeepStore.
 func (db *DB) SweepKept(ctx context.Context, s tenant.Scope, now time.Time) (next time.Time, err error) {
 	err = db.add(ctx, s, func(t *tx) error {
-		gone, err := t.exec(keptSwept, micros(now))
-		if err != nil {
-			return err
+		var gone int64
+		for _, st := range []statement{keptSwept, responsesSwept} {
+			n, err := t.exec(st, micros(now))
+			if err != nil {
+				return err
+			}
+			gone += n
 		}
 		var first time.Time
-		if err := t.one(keptNext, []any{moment{&first}}); err != nil {
-			return err
+		for _, st := range []statement{keptNext, responsesNext} {
+			var at time.Time
+			if err := t.one(st, []any{moment{&at}}); err != nil {
+				return err
+			}
+			if first.IsZero() || !at.IsZero() && at.Before(first) {
+				first = at
+			}
 		}
 		switch {
 		case !first.IsZero():

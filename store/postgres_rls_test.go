@@ -52,6 +52,8 @@ var rowsOf = []string{
 	`INSERT INTO audit (company_id, id, created_at, type, actor, project_id, object) VALUES ($1, 'x', 1, 't', 'a', '', '')`,
 	`INSERT INTO audit_link (company_id, seq, id, hash) VALUES ($1, 1, 'x', decode(repeat('00', 32), 'hex'))`,
 	`INSERT INTO idempotency (company_id, claim, project_id, size, until, request, owner, state) VALUES ($1, 'claim', 'p', 0, 1, 'r', 'o', 'begun')`,
+	`INSERT INTO response_owner (company_id, id, project_id, created_by, user_id, provider, credential_id, model, tokens, created_at, until)
+		VALUES ($1, 'resp', 'p', 'k', 'u', 'v', 'c', 'm', 1, 1, 2)`,
 	`INSERT INTO price (company_id, provider, model, spec, updated_at) VALUES ($1, 'p', 'm', '{}', 1)`,
 	`INSERT INTO lent_grant (company_id, credential_id, created_at) VALUES ($1, 'c', 1)`,
 	`INSERT INTO file (company_id, id, project_id, created_by, name, purpose, type, bytes, shared, status, created_at, expires_at)

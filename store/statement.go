@@ -84,6 +84,7 @@ func companyStatements() []statement {
 		modelLimitDeleted, modelLimitPut, modelLimitsOfCompany, modelLimitsOfProject,
 		permissionSet,
 		priceDeleted, priceInserted, priceUpdated, pricesLoaded,
+		responseDeleted, responseOne, responsePut, responsesNext, responsesSwept,
 		rolledAgent, rolledCompany, rolledKey, rolledLent, rolledProject, rolledUntil, rolledUntilSet, rolledUser,
 		rollupAdded, rollupDayBuilt, rollupDayClosed, rollupDayLastClosed, rollupDayLate, rollupDayRolled, rollupDayTaken,
 		rollupDays, rollupDaysDue, rollupDaysFound, rollupDaysOld, rollupDaysStale, rollupEmptied, rollupNext,

@@ -20,7 +20,7 @@ const (
 	RollUp      = "rollup"  // add up the ledger, and delete entries that are past their time
 	CheckAlerts = "alert"   // compare spending with the thresholds of alerts
 	Deliver     = "webhook" // send what is due to webhooks
-	SweepKept   = "kept"    // delete calls with an Idempotency-Key whose time is over
+	SweepKept   = "kept"    // delete calls with an Idempotency-Key, and whose responses are, when their time is over
 	SweepMemory = "memory"  // delete conversations whose time is over
 	Ingest      = "ingest"  // take files into vector stores, and remove what was deleted
 )

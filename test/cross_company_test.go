@@ -22,6 +22,8 @@ var bodies = map[string]func(s *side) any{
 	"/v1/embeddings":       func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 	"/v1/moderations":      func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
 
+	"/v1/responses":                          func(*side) any { return map[string]any{"model": "shared", "input": "Hello"} },
+	"/v1/responses/{response}/cancel":        empty,
 	"/v1/images/generations":                 func(*side) any { return map[string]any{"model": "shared", "prompt": "Hello"} },
 	"/v1/images/edits":                       func(*side) any { return media("image", "prompt", "Hello") },
 	"/v1/images/variations":                  func(*side) any { return media("image") },
@@ -181,6 +183,9 @@ func choices(kind string, own, foreign *side) []choice {
 		{"foreign", id, "", kind == "company" || kind == "override" || kind == "lent credential" || kind == "company of audiences"}, // the operator may see every company, and has the same overrides for all
 		{"random", likeness(id), "", false},
 		{"malformed", malformed, "", false},
+	}
+	if kind == "response" { // seen in its project only, though the path does not name it
+		list = append(list, choice{"own in the other project", own.stable[kind+own.projects[1]], "", false})
 	}
 	if kind == "limit" {
 		list[2].text = rateLimitID(likeness("route_of_00000000"))
@@ -378,6 +383,7 @@ func TestCrossCompany(t *testing.T) {
 		{name: "a suspended company's live key", key: w.suspendedLive, kind: tenant.KeyLive, blocked: true},
 		{name: "a suspended company's admin key", key: w.suspendedAdmin, kind: tenant.KeyAdmin, blocked: true},
 	}
+	callers = append(callers, w.tokensOf(t, a)...)
 	people := w.peopleOf(t, a)
 	for _, name := range slices.Sorted(maps.Keys(people)) {
 		callers = append(callers, caller{name: name, key: people[name].key, kind: tenant.KeySession, person: people[name]})

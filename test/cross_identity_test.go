@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"testing"
+	"time"
 
+	"bulkhead/tenant"
 	"bulkhead/tenant/tenanttest"
 )
 
@@ -28,6 +30,44 @@ func ruleBody(s *side) any {
 func exchangeBody(s *side) map[string]any {
 	return map[string]any{"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
 		"subject_token": s.issuer.Token(s.audience(), "ann"), "identity_provider_id": s.provider, "service_account_id": s.stable["account"+s.projects[0]]}
+}
+
+// tokensOf are tokens of what the company trusts, as each kind of rule lets them in,
+// and a key that is given out for one.
+func (w *world) tokensOf(t *testing.T, s *side) (all []caller) {
+	t.Helper()
+	rule := func(subject string, p tenant.Permissions) {
+		t.Helper()
+		w.create(t, s, "/workload_identity_providers/"+s.provider+"/federation_rules", map[string]any{
+			"attribute_matchers": map[string]any{"sub": subject}, "project_id": s.projects[0], "service_account_id": s.stable["account"+s.projects[0]],
+			"permissions": map[string]any{"type": "restricted", "scopes": p.Names()}})
+	}
+	project := func(id string) tenant.Permissions { o, _ := tenant.BuiltInRole(id); return o.Permissions }
+	rule("owner", project(tenant.RoleProjectOwner))
+	rule("member", project(tenant.RoleProjectMember))
+	rule("reader", tenant.KeysRead|tenant.UsageRead)
+	for _, of := range []struct {
+		name, subject string
+		holds         tenant.Permissions
+	}{
+		{"a token", "ann", tenant.ModelRequest},
+		{"a token of a project's owner", "owner", project(tenant.RoleProjectOwner)},
+		{"a token of a project's member", "member", project(tenant.RoleProjectMember)},
+		{"a token that reads only", "reader", tenant.KeysRead | tenant.UsageRead},
+	} {
+		all = append(all, caller{name: of.name, key: w.issuer.Token(s.audience(), of.subject), kind: tenant.KeyLive, token: true, holds: of.holds})
+	}
+	var out struct {
+		Key string `json:"access_token"`
+	}
+	w.g.call(t, http.MethodPost, w.g.URL+tokenPath, "", exchangeBody(s), &out)
+	all = append(all, caller{name: "a key given out for a token", key: out.Key, kind: tenant.KeyLive, token: true, holds: tenant.ModelRequest})
+	old := w.issuer.Claims(s.audience(), "ann")
+	old["iat"], old["exp"] = time.Now().Add(-2*time.Hour).Unix(), time.Now().Add(-time.Hour).Unix()
+	return append(all,
+		caller{name: "an expired token", key: w.issuer.Sign("first", nil, old), kind: tenant.KeyLive, token: true, unknown: true},
+		caller{name: "a token for nobody", key: w.issuer.Token("bulkhead:0000000000", "ann"), kind: tenant.KeyLive, token: true, unknown: true},
+		caller{name: "a token that no rule lets in", key: w.issuer.Token(s.audience(), "bob"), kind: tenant.KeyLive, token: true, blocked: true})
 }
 
 // TestCrossTokens: both companies trust one issuer, with the same keys and the same

@@ -29,6 +29,7 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 		p == "/v1/files", strings.HasPrefix(p, "/v1/files/"), p == "/v1/vector_stores", strings.HasPrefix(p, "/v1/vector_stores/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest, tenant.KeyAdmin, tenant.KeySession}, true
 	case slices.Contains([]string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"}, p),
+		p == "/v1/responses", strings.HasPrefix(p, "/v1/responses/"),
 		strings.HasPrefix(p, "/v1/images/"), strings.HasPrefix(p, "/v1/audio/"),
 		p == "/v1/conversations", strings.HasPrefix(p, "/v1/conversations/"):
 		return []tenant.KeyKind{tenant.KeyLive, tenant.KeyTest}, true
@@ -40,15 +41,19 @@ func mayCall(r web.Route) (keys []tenant.KeyKind, known bool) {
 type caller struct {
 	name    string
 	key     string
-	kind    tenant.KeyKind // 0: it has not the form of a key
-	unknown bool           // right form, but revoked, expired or forged: 401
-	blocked bool           // proved, but company or project may not be served: 403
-	person  *person        // in a session
+	kind    tenant.KeyKind     // 0: it has not the form of a key
+	unknown bool               // right form, but revoked, expired or forged: 401
+	blocked bool               // proved, but company or project may not be served: 403
+	person  *person            // in a session
+	token   bool               // a token of the company's identity provider, or a key given out for one
+	holds   tenant.Permissions // of a token
 }
 
 // may reports whether the caller holds what the route needs, where it needs it.
 func (c caller) may(r web.Route, project string) bool {
 	switch {
+	case c.token:
+		return c.holds.Allows(r.Need)
 	case c.person == nil:
 		return true // keys have all that the routes they are let in to need
 	case strings.Contains(r.Pattern, "{project}"):
@@ -67,6 +72,8 @@ func expected(r web.Route, ops bool, c caller, project string, own bool) int {
 		return http.StatusOK
 	case c.kind == 0:
 		return http.StatusUnauthorized
+	case c.token && ops:
+		return http.StatusUnauthorized // nothing is known of companies' tokens there
 	case c.kind == tenant.KeySession && ops:
 		return http.StatusUnauthorized // there are no cookies there
 	case c.kind == tenant.KeySession && slices.Contains(r.Keys, tenant.KeyLive) && !slices.Contains(r.Keys, tenant.KeySession) &&
@@ -78,6 +85,12 @@ func expected(r web.Route, ops bool, c caller, project string, own bool) int {
 		return http.StatusUnauthorized
 	case c.blocked, !slices.Contains(r.Keys, c.kind), !c.may(r, project):
 		return http.StatusForbidden // also before: nothing is told of the ids
+	case c.kind == tenant.KeyTest && r.Pattern == "/v1/responses":
+		return http.StatusBadRequest // the sandbox, which is all they reach, has none
+	case c.kind == tenant.KeyTest && strings.HasPrefix(r.Pattern, "/v1/responses/"):
+		return http.StatusNotFound
+	case c.token && strings.HasPrefix(r.Pattern, "/v1/responses/"):
+		return http.StatusNotFound // the company's, but not of the one whom the token names
 	case !own, absent(r):
 		return http.StatusNotFound
 	}

@@ -37,20 +37,22 @@ type call struct {
 
 	scope      tenant.Scope // zero until the key is proved: see opened
 	opened     bool
-	inner      bool            // of the gateway's own: see inner.go
-	refused    *audit.Caller   // whose key it is, if it was refused before that
-	request    *openai.Request // from requests, until the end
-	buffers    *buffers        // likewise
-	form       *spool          // the body, where it is a form
-	relays     bool            // the answer is written as it comes: see asIs
-	requested  string          // the name the client asked for
-	model      string          // the same, or an agent's model
-	agent      *tenant.Agent   // whose call it is; nil: a model's
-	told       told            // what the agent was told
-	annotates  bool            // the client wants to see it in the answer
-	user       string          // the end user's id; "" for none
-	kept       *keeping        // of a call with an Idempotency-Key
-	said       *conversing     // of a call that joins a conversation
+	inner      bool             // of the gateway's own: see inner.go
+	refused    *audit.Caller    // whose key it is, if it was refused before that
+	request    *openai.Request  // from requests, until the end
+	buffers    *buffers         // likewise
+	form       *spool           // the body, where it is a form
+	relays     bool             // the answer is written as it comes: see asIs
+	requested  string           // the name the client asked for
+	model      string           // the same, or an agent's model
+	agent      *tenant.Agent    // whose call it is; nil: a model's
+	told       told             // what the agent was told
+	annotates  bool             // the client wants to see it in the answer
+	user       string           // the end user's id; "" for none
+	kept       *keeping         // of a call with an Idempotency-Key
+	said       *conversing      // of a call that joins a conversation
+	previous   *tenant.Response // that the call goes on from
+	unnoted    error            // why it is not known whose the response is
 	modelLimit tenant.Limited
 	targets    []provider.Target
 	targetRoom [2]provider.Target
@@ -81,20 +83,22 @@ type call struct {
 
 // attempt is one try at one target.
 type attempt struct {
-	target provider.Target
-	entry  ledger.Entry
-	slot   ledger.Slot
-	hold   limiter.Hold
-	secret provider.Secret // what was sent to the provider
-	price  *ledger.Price
-	bound  openai.Bound // what it may use
-	money  bool         // a budget of money holds for it
-	seen   ledger.Seen  // of the answer
-	usages provider.Usages
-	text   openai.Text // of a stream that may be cut off, for the model's tokenizer
-	sent   bool        // something may have reached the provider
-	broken bool        // the answer began and was not read to its end
-	closed bool
+	target             provider.Target
+	entry              ledger.Entry
+	slot               ledger.Slot
+	hold               limiter.Hold
+	secret             provider.Secret // what was sent to the provider
+	credential         string          // id of what that is a part of
+	price              *ledger.Price
+	bound              openai.Bound // what it may use
+	money              bool         // a budget of money holds for it
+	seen               ledger.Seen  // of the answer
+	usages             provider.Usages
+	searches, toolRuns int64       // of the vendor's own tools
+	text               openai.Text // of a stream that may be cut off, for the model's tokenizer
+	sent               bool        // something may have reached the provider
+	broken             bool        // the answer began and was not read to its end
+	closed             bool
 }
 
 // begin makes the call. The RequestCtx is not passed on as a context: it is used
@@ -304,6 +308,9 @@ func (c *call) log(err error, now time.Time) {
 	}
 	if c.drained() {
 		attrs = append(attrs, slog.Bool("drained", true))
+	}
+	if c.unnoted != nil {
+		attrs = append(attrs, slog.String("response_not_noted", loggable(c.unnoted)))
 	}
 	if c.kept != nil {
 		attrs = append(attrs, slog.Bool("replay", c.kept.replay != nil))

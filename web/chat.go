@@ -14,8 +14,8 @@ import (
 	"bulkhead/tenant"
 )
 
-// serveInference answers a call to a model: chat, completions, embeddings,
-// moderations, images, sound.
+// serveInference answers a call to a model: chat, completions, responses,
+// embeddings, moderations, images, sound.
 //
 // A stream is written after this function returned, so the end of a call is one
 // method, call.end, run by whoever writes the last byte: here, or the stream.
@@ -80,6 +80,9 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	if err = c.readIdempotencyKey(rc); err != nil {
 		return err
 	}
+	if err = c.goOn(); err != nil {
+		return err
+	}
 
 	c.beAgent()
 	c.annotates = string(rc.Request.Header.Peek(annotationsHeader)) == "true"
@@ -91,6 +94,9 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 
 	// Where it may go: the targets in the order to try them.
 	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.requested, c.targetRoom[:0]); err != nil {
+		return err
+	}
+	if err = c.stay(); err != nil {
 		return err
 	}
 
@@ -156,7 +162,10 @@ func (c *call) attempt(rc *fasthttp.RequestCtx, t provider.Target) (err error) {
 	if err != nil {
 		return err
 	}
-	a.secret = cred.Secret
+	a.secret, a.credential = cred.Secret, cred.ID
+	if c.previous != nil && cred.ID != c.previous.Credential {
+		return errNoPrevious // of another account
+	}
 	if err = c.beginKept(); err != nil {
 		return err
 	}
@@ -264,6 +273,13 @@ func (c *call) readAnswer() (err error) {
 	a.usages.Add(a.target.Vendor, found.Usage, found.HasUsage, found.BadUsage)
 	a.seen.Tier, a.seen.TextBytes, a.seen.AudioBytes, a.seen.Whole = found.ServiceTier, found.TextBytes, found.AudioBytes, true
 	a.seen.Images = found.Images
+	a.searches, a.toolRuns = found.Searches, found.ToolRuns
+	if c.endpoint == openai.Responses {
+		c.noteResponse(a, found.ID, tokensOf(a))
+		if found.Failed { // why, may repeat the key
+			c.answer = []byte(a.secret.Mask(string(c.answer)))
+		}
+	}
 	if c.endpoint == openai.Embeddings {
 		format := c.request.EncodingFormat
 		if format == "" {

@@ -52,8 +52,10 @@ type Parts struct {
 	WebhookKey []byte
 	// Kept and Sealer are what Idempotency-Key needs; nil: the header has no effect
 	// here and is passed on.
-	Kept      KeptCalls
-	Sealer    Sealer
+	Kept   KeptCalls
+	Sealer Sealer
+	// Responses notes whose the responses are that providers keep; nil: nobody's.
+	Responses Responses
 	Limiter   limiter.Limiter
 	Ledger    *ledger.Ledger
 	Prices    *ledger.Prices

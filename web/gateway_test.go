@@ -64,19 +64,20 @@ type labOptions struct {
 // Its providers "up", "openai", "mistral" are all that upstream; "gone" is an
 // address where nobody listens.
 type lab struct {
-	t       testing.TB
-	g       *Gateway
-	up      *upstream.Server
-	world   *tenanttest.World
-	keys    *keystore.Keystore
-	limiter *limiter.Local
-	book    *ledger.Ledger
-	entries entryStore
-	kept    keptMemory
-	logged  logBuffer
-	addr    string
-	client  *http.Client
-	o       labOptions
+	t         testing.TB
+	g         *Gateway
+	up        *upstream.Server
+	world     *tenanttest.World
+	keys      *keystore.Keystore
+	limiter   *limiter.Local
+	book      *ledger.Ledger
+	entries   entryStore
+	kept      keptMemory
+	responses responseMemory
+	logged    logBuffer
+	addr      string
+	client    *http.Client
+	o         labOptions
 }
 
 func newLab(t testing.TB, o labOptions) *lab {
@@ -133,7 +134,7 @@ func newLab(t testing.TB, o labOptions) *lab {
 		lim = o.limiter(lim)
 	}
 	l.g = New(Parts{
-		Tenants: l.world.Directory, Registry: o.registry, Keys: l.keys, Kept: &l.kept, Sealer: l.keys, Limiter: lim, Ledger: l.book, Prices: prices,
+		Tenants: l.world.Directory, Registry: o.registry, Keys: l.keys, Kept: &l.kept, Sealer: l.keys, Responses: &l.responses, Limiter: lim, Ledger: l.book, Prices: prices,
 		Log: slog.New(slog.NewJSONHandler(&l.logged, nil)), Settings: s,
 	})
 	l.g.Ready(true)

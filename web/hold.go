@@ -122,6 +122,8 @@ func (c *call) book(a *attempt) {
 	}
 	s := &a.seen
 	s.Usage, s.HasUsage, s.BadUsage, s.Twice = a.usages.Usage, a.usages.Has, a.usages.Bad, a.usages.Twice
+	// Some vendors count them in the usage, others only show them in the answer.
+	s.Usage.Searches, s.Usage.Tools = max(s.Usage.Searches, a.searches), max(s.Usage.Tools, a.toolRuns)
 	if c.endpoint.Media() {
 		c.countMedia(a)
 	}
@@ -229,7 +231,7 @@ func (c *call) inputEstimate() int64 {
 func (c *call) tokenBound() int64 {
 	r := c.request
 	n := c.inputEstimate() + (c.told.most-int64(len(c.told.system)+len(c.told.passages)))/bytesPerToken
-	if c.endpoint == openai.Chat || c.endpoint == openai.Completions {
+	if c.endpoint == openai.Chat || c.endpoint == openai.Completions || c.endpoint == openai.Responses {
 		out := r.MaxOutput
 		if out == 0 {
 			out = assumedOutput

@@ -67,6 +67,16 @@ func (l *load) addBytes(company string, n int64, s *Settings) error {
 	return nil
 }
 
+// giveBytes gives back room that no call has.
+func (l *load) giveBytes(company string, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.of(company)
+	c.bytes -= n
+	l.bytes -= n
+	l.forget(company, c)
+}
+
 // begin notes a call, so that cancel finds it.
 func (l *load) begin(company string, c *call) {
 	l.mu.Lock()

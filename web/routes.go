@@ -49,6 +49,11 @@ var publicRoutes = []route{
 	{"POST", "/v1/audio/speech", project, tenant.ModelRequest, openai.Speech, nil},
 	{"POST", "/v1/audio/transcriptions", project, tenant.ModelRequest, openai.Transcriptions, nil},
 	{"POST", "/v1/audio/translations", project, tenant.ModelRequest, openai.Translations, nil},
+	{"POST", "/v1/responses", project, tenant.ModelRequest, openai.Responses, nil},
+	{"GET", "/v1/responses/{response}", project, tenant.ModelRequest, 0, (*Gateway).getResponse},
+	{"DELETE", "/v1/responses/{response}", project, tenant.ModelRequest, 0, (*Gateway).deleteResponse},
+	{"POST", "/v1/responses/{response}/cancel", project, tenant.ModelRequest, 0, (*Gateway).cancelResponse},
+	{"GET", "/v1/responses/{response}/input_items", project, tenant.ModelRequest, 0, (*Gateway).listResponseInput},
 	{"GET", "/v1/models", project | managing, tenant.ModelRequest, 0, (*Gateway).listModels},
 	{"GET", "/v1/models/{model...}", project | managing, tenant.ModelRequest, 0, (*Gateway).getModel},
 

@@ -32,8 +32,10 @@ type stream struct {
 
 	finished bool // the provider gave a reason for the end
 
-	cited  bool   // what was used was looked at
-	citing []byte // the event that says it, until it is sent
+	cited    bool   // what was used was looked at
+	citing   []byte // the event that says it, until it is sent
+	noted    string // the id of the response, once it is noted
+	sequence int64  // the number of the last event of a response
 
 	keepalive *keepalive
 }
@@ -44,7 +46,7 @@ const maxPending = 16 << 10
 
 // writeStream hands the answer to fasthttp as a body to be written.
 func (c *call) writeStream(rc *fasthttp.RequestCtx) {
-	s := &stream{c: c, conn: rc.Conn(), chunk: openai.Chunk{Media: c.endpoint.Media()}, events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
+	s := &stream{c: c, conn: rc.Conn(), chunk: openai.Chunk{Media: c.endpoint.Media(), Responses: c.endpoint == openai.Responses}, events: openai.NewEventReader(c.reply.Body, int(c.settings.MaxAnswer))}
 	c.stream = s
 	if a := c.last(); provider.Counts(a.target.Model) {
 		a.text.Max = maxCounted
@@ -139,6 +141,9 @@ func (s *stream) relay(ev openai.Event) {
 	switch {
 	case ev.Data == nil:
 		return // a comment of the provider's; the gateway sends its own
+	case openai.IsDone(ev.Data) && s.chunk.Responses: // the last event has ended it, if one came
+		s.fail(errCut(nil))
+		return
 	case openai.IsDone(ev.Data):
 		s.end()
 		return
@@ -165,8 +170,12 @@ func (s *stream) relay(ev openai.Event) {
 	a.usages.Add(a.target.Vendor, s.chunk.Usage, s.chunk.HasUsage, s.chunk.BadUsage)
 	// A reason for the end was given: what follows is at most usage and [DONE],
 	// and some providers send no [DONE].
+	s.finished = s.finished || s.chunk.Finished
+	if s.chunk.Responses {
+		s.relayResponse(ev)
+		return
+	}
 	if s.chunk.Finished {
-		s.finished = true
 		s.appendCitations()
 	}
 	switch {
@@ -179,6 +188,27 @@ func (s *stream) relay(ev openai.Event) {
 		s.out = append(s.out, "data: "...)
 		s.out = openai.AppendWithoutUsage(s.out, ev.Data, &s.chunk)
 		s.out = append(s.out, "\n\n"...)
+	}
+}
+
+// relayResponse appends an event of a response. The id is noted before the client
+// sees it, and what it used before the client sees the end.
+func (s *stream) relayResponse(ev openai.Event) {
+	c, a := s.c, s.c.last()
+	a.searches += s.chunk.Searches
+	a.toolRuns += s.chunk.ToolRuns
+	s.sequence = max(s.sequence, s.chunk.Sequence)
+	if id := s.chunk.ID; id != "" && (id != s.noted || s.chunk.Finished) {
+		s.noted = id
+		c.noteResponse(a, id, tokensOf(a))
+	}
+	if s.chunk.Failed { // as in providerError
+		s.out = append(s.out, a.secret.Mask(string(ev.Raw))...)
+	} else {
+		s.out = append(s.out, ev.Raw...)
+	}
+	if s.chunk.Finished {
+		s.end()
 	}
 }
 
@@ -203,7 +233,7 @@ func (s *stream) hide(ev openai.Event) bool {
 // finish is called when no more events come.
 func (s *stream) finish(ev openai.Event, err error) {
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) && openai.IsDone(ev.Data), // without its blank line
+	case errors.Is(err, io.ErrUnexpectedEOF) && openai.IsDone(ev.Data) && !s.chunk.Responses, // without its blank line
 		err == io.EOF && s.finished:
 		s.end()
 	case s.c.ctx.Err() != nil:
@@ -214,10 +244,14 @@ func (s *stream) finish(ev openai.Event, err error) {
 	case errors.Is(err, openai.ErrEventTooLarge):
 		s.fail(garbage("the provider sent an event that is too large", err))
 	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF) && !fault.Is(err, fault.Timeout):
-		s.fail(fault.Wrap(fault.Upstream, err, "the provider's answer was cut off").WithCode("upstream_cut"))
+		s.fail(errCut(err))
 	default:
 		s.fail(err)
 	}
+}
+
+func errCut(cause error) error {
+	return fault.Wrap(fault.Upstream, cause, "the provider's answer was cut off").WithCode("upstream_cut")
 }
 
 // end appends what stands at the end of a whole stream: the cost as a comment,
@@ -238,8 +272,8 @@ func (s *stream) end() {
 	s.out = c.appendTail(s.out)
 }
 
-// appendTail appends the end of a stream. Streams of images and sound end with an
-// event of their own.
+// appendTail appends the end of a stream. Streams of responses, images and sound
+// end with an event of their own.
 func (c *call) appendTail(b []byte) []byte {
 	b = append(b, ": bulkhead cost_usd="...)
 	b = append(b, ledger.FormatUSD(c.costNano)...)
@@ -249,7 +283,7 @@ func (c *call) appendTail(b []byte) []byte {
 		b = append(append(b, " budget_remaining_usd="...), left...)
 	}
 	b = append(b, "\n\n"...)
-	if c.endpoint.Media() {
+	if c.endpoint.Media() || c.endpoint == openai.Responses {
 		return b
 	}
 	return append(b, "data: [DONE]\n\n"...)
@@ -260,6 +294,10 @@ func (c *call) appendTail(b []byte) []byte {
 func (s *stream) fail(err error) {
 	s.err = err
 	_, typ, code, f := explain(err)
+	if s.chunk.Responses {
+		s.out = openai.AppendResponseError(s.out, f.Message, typ, f.Param, code, s.sequence+1)
+		return
+	}
 	s.out = openai.AppendErrorEvent(s.out, f.Message, typ, f.Param, code)
 }
 
@@ -278,6 +316,9 @@ func (s *stream) providerError(data []byte) error {
 		f.Message = "the provider broke its answer off with an error"
 	}
 	f.Type, f.Code, f.Param = mask(v.Type), mask(v.Code), mask(v.Param)
+	if f.Type == "error" { // an event's type, and none of an error
+		f.Type = ""
+	}
 	return f
 }
 

@@ -24,8 +24,8 @@ type UpkeepStore interface {
 
 	// RollUp adds up the company's entries by day, and deletes those past their time.
 	RollUp(ctx context.Context, s tenant.Scope, o ledger.RollupOptions) (ledger.Rolled, error)
-	// SweepKept deletes the company's calls with an Idempotency-Key whose time is
-	// over, and returns when to come again.
+	// SweepKept deletes the company's calls with an Idempotency-Key, and what is
+	// known of its responses, whose time is over, and returns when to come again.
 	SweepKept(ctx context.Context, s tenant.Scope, now time.Time) (next time.Time, err error)
 	// SweepMemory deletes the company's conversations that nothing was added to for
 	// so many days, or for those that the company has chosen, and returns when to

@@ -143,7 +143,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	h.closers = append(h.closers, backends.Close)
 	h.gateway = web.New(web.Parts{
 		Tenants: directory, Registry: h.db, Keys: keys, Lent: keystore.NewLender(h.db, master, keys, keystore.Options{}), CacheKey: master.Derive(promptCacheKey), Backends: backends, Audit: tally,
-		Kept: h.db, Sealer: sealed,
+		Kept: h.db, Sealer: sealed, Responses: h.db,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 		WebhookKey: master.Derive(webhookKey), Knowledge: known, Agents: h.db, Retriever: h.retriever,

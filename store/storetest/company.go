@@ -131,7 +131,7 @@ func testErase(t *testing.T, open Open) {
 	must(t, err)
 	removed, err := w.db.EraseCompany(w.ctx(), a, scope)
 	must(t, err)
-	want := map[string]int64{"entry": 21, "idempotency": 3, "rollup": 1, "rollup_day": 3, "alert": 2, "alert_event": 1, "api_key": 6, "person": 2, "invite": 3, "person_group": 1, "group_member": 1, "custom_role": 2, "role_grant": 5, "session": 2, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "price": 1, "budget": 10,
+	want := map[string]int64{"entry": 21, "idempotency": 3, "response_owner": 2, "rollup": 1, "rollup_day": 3, "alert": 2, "alert_event": 1, "api_key": 6, "person": 2, "invite": 3, "person_group": 1, "group_member": 1, "custom_role": 2, "role_grant": 5, "session": 2, "service_account": 2, "model_limit": 2, "project": 3, "route": 1, "price": 1, "budget": 10,
 		"identity_provider": 2, "federation_rule": 4, "credential": 1, "credential_name": 1, "data_key": 1, "lent_grant": 1, "audit_head": 1, "audit_link": removed["audit"],
 		"file": 3, "vector_store": 2, "file_batch": 1, "store_file": 1, "chunk": 2, "discard": 1, "keyword_segment": 1, "agent": 2, "agent_version": 3, "context": 1, "conversation": 2, "conversation_item": 5}
 	for table, n := range want {

@@ -312,6 +312,9 @@ func testSeparateChanges(t *testing.T, w *world, acme, beta tenant.Scope) {
 	f("EndKept to free", db.EndKept(ctx, acme, ended("claim_free", tenant.Begun, "")))
 	_, _, err = db.BeginKept(ctx, acme, kept("claim_new", "acme"))
 	f("BeginKept", err)
+	f("PutResponse", db.PutResponse(ctx, acme, response("resp_same", "acme", 7)))
+	f("PutResponse of a new one", db.PutResponse(ctx, acme, response("resp_new", "acme", 7)))
+	f("DeleteResponse", db.DeleteResponse(ctx, acme, "resp_gone"))
 	e := entry("att_same", epoch)
 	e.RequestID = "acme request"
 	f("AppendEntries", db.AppendEntries(ctx, []ledger.Booked{{Scope: acme, Entry: e}}))

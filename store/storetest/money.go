@@ -24,6 +24,7 @@ func furnishMoney(t *testing.T, w *world, s tenant.Scope, name string) {
 	}
 	must(t, w.db.CheckAlerts(w.ctx(), s, january.Add(2*day)))
 	furnishKept(t, w, s, name)
+	furnishResponses(t, w, s, name)
 	must(t, w.db.PutPrice(w.ctx(), s, price("same", "model", name)))
 }
 
@@ -50,6 +51,7 @@ func seeMoney(w *world, s tenant.Scope, see func(what string, v any, err error))
 	see("deliveries", due, err)
 	see("next delivery", next, err)
 	seeKept(w, s, see)
+	seeResponses(w, s, see)
 	calendar, budgets, err := db.Budgets(ctx, s)
 	see("calendar", calendar, err)
 	see("budgets", budgets, err)
@@ -137,6 +139,7 @@ func testSeparateMoney(t *testing.T, w *world) {
 	testSeparateOwners(t, w)
 	testSeparateAlerts(t, w, one, two)
 	testSeparateKept(t, w, one, two)
+	testSeparateResponses(t, w, one, two)
 }
 
 // testSeparateOwners has agents and users with the same ids in two companies.

@@ -42,7 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"DataKey", testDataKey}, {"Credentials", testCredentials}, {"RacingCredentials", testRacingCredentials},
 		{"Entries", testEntries}, {"UsualEntries", testUsualEntries}, {"Ranks", testRanks}, {"LateEntries", testLateEntries}, {"OddEntries", testOddEntries},
 		{"Knowledge", testKnowledge}, {"Lent", testLent}, {"Budgets", testBudgets}, {"CeilingZone", testCeilingZone}, {"Spent", testSpent},
-		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
+		{"Rollups", testRollups}, {"RollupsToday", testRollupsToday}, {"Retention", testRetention}, {"Kept", testKept}, {"Responses", testResponses}, {"Prices", testPrices}, {"SpentAtRandom", testSpentAtRandom},
 		{"RacingRollups", testRacingRollups},
 		{"Identity", testIdentity}, {"Audiences", testAudiences},
 		{"Usage", testUsage}, {"Upkeep", testUpkeep}, {"Alerts", testAlerts}, {"People", testPeople}, {"RacingOwners", testRacingOwners},

@@ -91,6 +91,10 @@ func (c *Call) answer() {
 		}
 		return
 	}
+	if i := strings.LastIndex(path, "/responses"); i >= 0 && (path[i:] == "/responses" || path[i:][10] == '/') {
+		c.responses(path[i+10:])
+		return
+	}
 	endpoints := []struct {
 		end    string
 		answer func()

@@ -50,6 +50,12 @@
 //
 // Images and sound: see media.go.
 //
+// Responses are kept, unless "store" is false, for the key they were made with:
+// GET, DELETE, /cancel and /input_items answer that key only. input_tokens is
+// PromptTokens and, with previous_response_id, all tokens of that one. Further
+// models: web-search (a run of the server's own tool), response-failed (the stream
+// ends so), response-done (with [DONE] behind it).
+//
 // # Control over HTTP
 //
 // GET /_requests lists what was recorded, DELETE forgets it; GET /_open gives
@@ -81,14 +87,15 @@ type Server struct {
 	done chan struct{}  // closed when the server stops
 	busy sync.WaitGroup // requests being answered, and the accept loop
 
-	mu       sync.Mutex
-	changed  chan struct{} // closed and replaced whenever a record changes
-	requests []*Request
-	count    int // of requests, those forgotten too
-	scripts  map[string]func(*Call)
-	seen     map[string]bool // names of fail-once
-	released chan struct{}   // closed by Release
-	closing  bool
+	mu        sync.Mutex
+	changed   chan struct{} // closed and replaced whenever a record changes
+	requests  []*Request
+	count     int // of requests, those forgotten too
+	scripts   map[string]func(*Call)
+	seen      map[string]bool // names of fail-once
+	responses map[string]kept // that are asked for again by id
+	released  chan struct{}   // closed by Release
+	closing   bool
 }
 
 // New starts a server on a free loopback port and stops it when the test ends.
@@ -109,12 +116,13 @@ func Start(addr string) (*Server, error) {
 		return nil, fmt.Errorf("cannot listen on %q: %w", addr, err)
 	}
 	s := &Server{
-		addr:     ln.Addr().String(),
-		done:     make(chan struct{}),
-		changed:  make(chan struct{}),
-		scripts:  make(map[string]func(*Call)),
-		seen:     make(map[string]bool),
-		released: make(chan struct{}),
+		addr:      ln.Addr().String(),
+		done:      make(chan struct{}),
+		changed:   make(chan struct{}),
+		scripts:   make(map[string]func(*Call)),
+		seen:      make(map[string]bool),
+		responses: make(map[string]kept),
+		released:  make(chan struct{}),
 	}
 	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
 	s.busy.Go(func() { _ = s.http.Serve(ln) })
@@ -158,6 +166,13 @@ func (s *Server) Release() {
 	defer s.mu.Unlock()
 	close(s.released)
 	s.released = make(chan struct{})
+}
+
+// Forget drops the responses that are kept.
+func (s *Server) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.responses)
 }
 
 // ServeHTTP records the request and answers it.
