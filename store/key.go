@@ -85,15 +85,26 @@ func (h hashOf) Scan(v any) error {
 	return nil
 }
 
-// oldHashOf scans a hash that need not be there.
-type oldHashOf struct{ to *[sha256.Size]byte }
+// oldHashOf and oldUntilOf scan the value before, in this order, which need not be
+// there.
+type (
+	oldHashOf  struct{ k *tenant.Key }
+	oldUntilOf struct{ k *tenant.Key }
+)
 
-func (h oldHashOf) Scan(v any) error {
+func (o oldHashOf) Scan(v any) error {
 	if v == nil {
-		*h.to = [sha256.Size]byte{}
 		return nil
 	}
-	return hashOf(h).Scan(v)
+	o.k.Old = new(tenant.OldValue)
+	return hashOf{&o.k.Old.Hash}.Scan(v)
+}
+
+func (o oldUntilOf) Scan(v any) error {
+	if o.k.Old == nil {
+		return nil
+	}
+	return moment{&o.k.Old.Until}.Scan(v)
 }
 
 // kindOf scans a key's kind.
@@ -112,7 +123,7 @@ func (k kindOf) Scan(v any) error {
 func keyDest(k *tenant.Key) []any {
 	return []any{&k.ID, kindOf{&k.Kind}, &k.ProjectID, &k.ServiceAccountID, &k.Name, &k.Redacted,
 		hashOf{&k.Hash}, moment{&k.CreatedAt}, moment{&k.ExpiresAt}, object{&k.Limits},
-		object{&k.Rules}, oldHashOf{&k.OldHash}, moment{&k.OldUntil}, moment{&k.LastUsedAt}, &k.UserID}
+		object{&k.Rules}, oldHashOf{k}, oldUntilOf{k}, moment{&k.LastUsedAt}, &k.UserID}
 }
 
 func ownedKeyDest(k *tenant.KeyWithOwner) []any {
@@ -265,14 +276,14 @@ func (db *DB) RotateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error
 				return err
 			}
 		}
-		n, err := t.exec(keyRotated, k.ProjectID, k.ID, k.Hash[:], k.Redacted, k.OldHash[:], micros(k.OldUntil))
+		n, err := t.exec(keyRotated, k.ProjectID, k.ID, k.Hash[:], k.Redacted, k.Old.Hash[:], micros(k.Old.Until))
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return fault.New(fault.Conflict, "Somebody else changed this key at the same time. Look at it again.")
 		}
-		return t.audit(audit.APIKeyUpdated, k.ProjectID, k.ID, rotated{Rotated: true, OldUntil: k.OldUntil.Unix()})
+		return t.audit(audit.APIKeyUpdated, k.ProjectID, k.ID, rotated{Rotated: true, OldUntil: k.Old.Until.Unix()})
 	})
 }
 

@@ -60,11 +60,23 @@ type Key struct {
 	Limits           Limits
 	Rules            KeyRules
 
-	// OldHash is of the value before the last rotation, which is taken until
-	// OldUntil.
-	OldHash    [sha256.Size]byte
-	OldUntil   time.Time
+	Old        *OldValue // before the last rotation; nil: none
 	LastUsedAt time.Time // to the minute, zero: never, or not known yet
+}
+
+// OldValue is the value of a key before it was rotated.
+type OldValue struct {
+	Hash  [sha256.Size]byte
+	Until time.Time // it is taken
+}
+
+// OldUntil returns until when the value before the last rotation is taken; zero:
+// there is none.
+func (k *Key) OldUntil() time.Time {
+	if k.Old == nil {
+		return time.Time{}
+	}
+	return k.Old.Until
 }
 
 // OperatorLocator stands in an operator's key where a company's locator

@@ -33,7 +33,7 @@ func (r KeyRules) AllowsIP(addr netip.Addr) bool {
 // history. Until oldUntil the value before is taken too.
 func (m *Minter) Rotate(s Scope, k Key, oldUntil time.Time) (value string, rotated Key) {
 	value, fresh := m.mintAs(k.Kind, s.ID().Locator(), k.ID[len(keyName("")):])
-	k.OldHash, k.OldUntil = k.Hash, oldUntil
+	k.Old = &OldValue{k.Hash, oldUntil}
 	k.Hash, k.Redacted = fresh.Hash, fresh.Redacted
 	return value, k
 }
@@ -62,12 +62,12 @@ func CompanyOf(value string) (company string, ok bool) {
 // Proves reports whether value is that of k, or was before it was rotated.
 func (m *Minter) Proves(value string, k *Key) bool {
 	b := []byte(value)
-	return m.proves(b, &k.Hash) || k.OldHash != (Key{}).OldHash && m.proves(b, &k.OldHash)
+	return m.proves(b, &k.Hash) || k.Old != nil && m.proves(b, &k.Old.Hash)
 }
 
 // proved reports whether key is the value of k at this time.
 func (d *Directory) proved(key []byte, k *Key) bool {
-	return d.minter.proves(key, &k.Hash) || !k.OldUntil.IsZero() && d.now().Before(k.OldUntil) && d.minter.proves(key, &k.OldHash)
+	return d.minter.proves(key, &k.Hash) || k.Old != nil && d.now().Before(k.Old.Until) && d.minter.proves(key, &k.Old.Hash)
 }
 
 // usedEvery is how often a key is noted as used, at most.

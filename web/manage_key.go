@@ -38,8 +38,8 @@ func toKey(k tenant.KeyWithOwner) keyObject {
 		ExpiresAt: unixTime(k.Key.ExpiresAt), Access: "active", Owner: keyOwner{"service_account", toAccount(k.Owner)}, Kind: k.Key.Kind.String(),
 		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs,
 	}
-	if k.Key.OldUntil.After(time.Now()) {
-		o.OldExpires = unixTime(k.Key.OldUntil)
+	if k.Key.OldUntil().After(time.Now()) {
+		o.OldExpires = unixTime(k.Key.OldUntil())
 	}
 	if !k.Key.Limits.Zero() {
 		o.Limits = &k.Key.Limits
@@ -161,8 +161,8 @@ func toAdminKey(s tenant.Scope, k tenant.Key) adminKeyObject {
 		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs,
 		Owner: adminOwner{"user", "organization.user", c.ID().String(), c.Name, c.CreatedAt.Unix(), "owner"},
 	}
-	if k.OldUntil.After(time.Now()) {
-		o.OldExpires = unixTime(k.OldUntil)
+	if k.OldUntil().After(time.Now()) {
+		o.OldExpires = unixTime(k.OldUntil())
 	}
 	return o
 }

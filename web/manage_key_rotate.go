@@ -48,7 +48,7 @@ func (g *Gateway) rotate(r *request, k tenant.Key, object string) (any, error) {
 	if err := g.Registry.RotateKey(r.ctx, r.scope, k); err != nil {
 		return nil, err
 	}
-	return rotatedObject{k.ID, object, k.Name, value, k.Redacted, k.CreatedAt.Unix(), unixTime(k.ExpiresAt), unixTime(k.OldUntil)}, nil
+	return rotatedObject{k.ID, object, k.Name, value, k.Redacted, k.CreatedAt.Unix(), unixTime(k.ExpiresAt), unixTime(k.OldUntil())}, nil
 }
 
 func (g *Gateway) rotateProjectKey(r *request) (any, error) {

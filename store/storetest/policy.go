@@ -313,11 +313,11 @@ func testKeyRules(t *testing.T, open Open) {
 
 	// Rotation, of a project's key and of an admin key.
 	next := k
-	next.OldHash, next.OldUntil, next.Hash, next.Redacted = k.Hash, epoch.Add(time.Hour), [32]byte{9}, "sk-bh-live-...new1"
+	next.Old, next.Hash, next.Redacted = &tenant.OldValue{Hash: k.Hash, Until: epoch.Add(time.Hour)}, [32]byte{9}, "sk-bh-live-...new1"
 	must(t, w.db.RotateKey(w.ctx(), s, next))
 	loaded, err = w.db.LoadKey(w.ctx(), s.ID(), k.ID)
 	must(t, err)
-	same(t, []any{loaded.Hash, loaded.OldHash, loaded.OldUntil, loaded.Redacted, loaded.Rules}, []any{next.Hash, k.Hash, next.OldUntil, next.Redacted, k.Rules})
+	same(t, []any{loaded.Hash, *loaded.Old, loaded.Redacted, loaded.Rules}, []any{next.Hash, *next.Old, next.Redacted, k.Rules})
 	wantFault(t, w.db.RotateKey(w.ctx(), s, next), fault.Conflict) // the value before is no longer that one
 	wantFault(t, w.db.RotateKey(w.ctx(), other, loadedOf(next, loaded)), fault.Conflict)
 	admin, err := w.db.AdminKey(w.ctx(), s, s.KeyID())
@@ -390,6 +390,6 @@ func testKeysUsedTogether(t *testing.T, open Open) {
 
 // loadedOf is next rotated once more, from what is stored.
 func loadedOf(next tenant.Key, stored *tenant.Key) tenant.Key {
-	next.OldHash = stored.Hash
+	next.Old = &tenant.OldValue{Hash: stored.Hash}
 	return next
 }
