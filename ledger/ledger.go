@@ -91,6 +91,11 @@ func (l *Ledger) openJournal(ctx context.Context) error {
 	l.j = j
 	r := &l.recovered
 	r.Swept, r.Alive, r.CutBytes, r.Damage, r.Aside = len(found.opens), found.alive, found.cut, found.damage, found.aside
+	if l.o.Process != "" {
+		if r.Earlier, err = j.enlist(l.o.Process, len(found.damage) > 0); err != nil {
+			j.fail(err) // nobody is claimed to have done nothing else
+		}
+	}
 	for company, refs := range found.closes {
 		r.Closed += len(refs)
 		l.q.addFound(l.q.line(company), refs)

@@ -31,6 +31,9 @@ type Options struct {
 	// It belongs to one process, and to a file system of this machine: locks and
 	// fsync are often not what they seem on one of another.
 	Journal string
+	// Process names this process to those that have the journal after it, see
+	// Recovery.Earlier; "" is not to be named. Without spaces and newlines.
+	Process string
 	// Sync says when the journal survives the death of the machine; default
 	// SyncDefault.
 	Sync Sync
@@ -141,6 +144,12 @@ type Recovery struct {
 	CutBytes int64     // of a last write that was broken off, as happens to a process that is killed
 	Damage   []error   // what else could not be read, by file; what could was taken in
 	Aside    []string  // files that were damaged and are put aside in the folder, since earlier starts
+
+	// Earlier are the processes before, by Options.Process, whose every Open and
+	// Record is in the store or was found here: what else they were about to do they
+	// have not done. Those are missing of which that is not sure: because something
+	// is damaged, or the machine died and had not written all. The last 31.
+	Earlier []string
 }
 
 // Recovered returns what Open found in the journal.

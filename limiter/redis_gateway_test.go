@@ -94,6 +94,45 @@ func TestRedisShippedUntold(t *testing.T) {
 	})
 }
 
+// A gateway dies, and its successor has its journal: what was held and is not in the
+// store then was never sent, and is not booked any more, at all gateways. Of others
+// nobody knows that.
+func TestRedisNeverSent(t *testing.T) {
+	server := servers.Start(t, "redis")
+	all, f := fleet(t, server.Var("REDIS_URL"), 3, limiter.RedisOptions{Lease: time.Second})
+	dies, another, heir := all[0], all[1], all[2]
+	var left []*one
+	for range 10 {
+		left = append(left, f.take(dies, 5*usd))
+	}
+	f.take(another, 7*usd)
+	limiter.Kill(dies)
+	limiter.Kill(another)
+	for i, a := range left[:8] {
+		a.entry.Used = limiter.Used{Nano: int64(i) * usd}
+		f.ledger.Record(f.s, a.entry)
+		f.bill.Add(int64(i) * usd)
+	}
+	spent := func(what string, want int64) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			st, err := heir.Standing(t.Context(), f.s, f.budgets)
+			return err == nil && st[0].Held == 0 && st[0].Spent == want
+		})
+	}
+	spent("all are booked whole", 57*usd)
+	f.ledger.Ship(f.s, 1<<30, func(n int) int { return n - 1 })
+	spent("two and another's are", f.bill.Load()+17*usd)
+	heir.Over([]string{"of before", dies.Process()})
+	spent("another's is", f.bill.Load()+7*usd)
+	heir.Over([]string{dies.Process(), another.Process()})
+	spent("what the ledger has", f.bill.Load())
+	// What comes then is counted as ever.
+	f.end(f.take(heir, 5*usd), 2*usd)
+	f.flush(heir)
+	f.stands(f.bill.Load(), 0, heir)
+}
+
 // While the Book is read for the first time the journal of a gateway that died is
 // shipped: what was read is not all, and it is read again.
 func TestRedisShippedWhileRead(t *testing.T) {

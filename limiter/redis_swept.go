@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"bulkhead/tenant"
@@ -10,7 +11,8 @@ import (
 // look has it found out, behind the requests and once in a lease, whether the
 // store has attempts that were ended by their lease. A gateway that dies after
 // its entries came there, and before it said so here, leaves nobody who would
-// say it: what it held would stay booked whole beside what the ledger has.
+// say it: what it held would stay booked whole beside what the ledger has. So would
+// what it held and had not sent, which only its journal can tell: see Over.
 func (l *Redis) look(s tenant.Scope, o *redisCompany) {
 	last, now := o.looked.Load(), time.Now().UnixNano()
 	if l.o.Book != nil && now-last > int64(l.o.Lease) && o.looked.CompareAndSwap(last, now) {
@@ -28,13 +30,46 @@ func (l *Redis) lookNow(s tenant.Scope) {
 	if err != nil || r.text() != "swept" {
 		return // the next time
 	}
-	ids := r.texts()
+	over := l.over.Load() // before the Book is asked
+	var ids []string
+	never := map[string]bool{}
+	for r.more() {
+		id, owner := r.text(), r.text()
+		ids = append(ids, id)
+		never[id] = over != nil && slices.Contains(*over, owner)
+	}
 	if len(ids) == 0 || r.bad != nil {
 		return
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), l.o.BookTimeout)
-	defer cancel()
-	if ids, err = l.o.Book.Has(ctx, s, ids); err == nil {
-		l.Shipped(s, ids)
+	asking, stop := context.WithTimeout(context.Background(), l.o.BookTimeout)
+	defer stop()
+	there, err := l.o.Book.Has(asking, s, ids)
+	if err != nil {
+		return
+	}
+	l.Shipped(s, there)
+	for _, id := range there {
+		never[id] = false
+	}
+	var args []string
+	for _, id := range ids {
+		if never[id] {
+			args = append(args, "x", id, "0", "0")
+		}
+	}
+	if len(args) > 0 {
+		ctx, cancel = context.WithTimeout(context.Background(), l.behind())
+		defer cancel()
+		_, _ = l.c.Run(ctx, scriptFlush, o.keys, append(l.head(""), args...)) // else the next time
 	}
 }
+
+// Process is the name of this process in Redis, without spaces: another one each
+// time.
+func (l *Redis) Process() string { return l.id }
+
+// Over says that these processes have ended, by their names, and that all that they
+// have sent is in the Book. What they held besides is not booked then, or not any
+// more: no provider has seen it. It is found where this gateway is asked for the
+// company, within two leases or so.
+func (l *Redis) Over(processes []string) { l.over.Store(&processes) }

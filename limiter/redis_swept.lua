@@ -1,5 +1,6 @@
 -- Finds attempts that were ended by their lease, the last thousand of a day, for
--- who asks whether the store has them. Answers "swept" and their ids.
+-- who asks whether the store has them. Answers "swept" and of each
+-- its id and whose it was.
 local closed = enter()
 if closed then
   return closed
@@ -12,6 +13,7 @@ for i, id in ipairs(ids) do
   local r = packed[i] and mp.unpack(packed[i])
   if r and r[STATE] == 's' and r[ENTRY] == 1 then
     answer[#answer + 1] = id
+    answer[#answer + 1] = r[OWNER]
   end
 end
 return answer

@@ -98,7 +98,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 	}
 	book, err := ledger.Open(ctx, h.db, ledger.Options{
 		Journal: filepath.Join(cfg.Data, "journal"), Sync: ledgerSync[cfg.Ledger.Sync], JournalBytes: int64(cfg.Ledger.JournalBytes),
-		Shipped: limits.Shipped,
+		Shipped: limits.Shipped, Process: process(limits),
 		ScopeOf: func(ctx context.Context, company string) (s tenant.Scope, err error) {
 			a, err := directory.Gateway().Begin(ctx, "ledger.recover", company)
 			if err == nil {
@@ -115,7 +115,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		defer cancel()
 		return book.Close(ctx)
 	})
-	if err := h.recovered(ctx, book); err != nil {
+	if err := h.recovered(ctx, book, limits); err != nil {
 		return h, err
 	}
 	tracer, stop, err := openTracer(ctx, cfg)
@@ -164,8 +164,9 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 const recoverTimeout = time.Minute
 
 // recovered tells what an earlier process left in the journal and waits until it
-// is in the store: budgets are counted from there.
-func (h *house) recovered(ctx context.Context, book *ledger.Ledger) error {
+// is in the store: budgets are counted from there, and what else is counted of that
+// process was never sent.
+func (h *house) recovered(ctx context.Context, book *ledger.Ledger, limits limiter.Limiter) error {
 	r := book.Recovered()
 	if r.Closed+r.Swept > 0 {
 		h.log.Info("entries of an earlier process are being written", "closed", r.Closed, "swept", r.Swept)
@@ -178,7 +179,18 @@ func (h *house) recovered(ctx context.Context, book *ledger.Ledger) error {
 	if err := book.Flush(ctx); err != nil {
 		return fmt.Errorf("what an earlier process left in the journal cannot be written to the store: %w", err)
 	}
+	if l, ok := limits.(*limiter.Redis); ok && book.Stats().Unreadable == 0 {
+		l.Over(r.Earlier)
+	}
 	return nil
+}
+
+// process is what others know of the calls of this process by, after it.
+func process(limits limiter.Limiter) string {
+	if l, ok := limits.(*limiter.Redis); ok {
+		return l.Process()
+	}
+	return ""
 }
 
 // promptCacheKey is what the names of prompt caches at providers are derived from.
