@@ -136,8 +136,8 @@ func runScript(t *testing.T, g *gateway, c company, file string, env ...string) 
 // upstream of its own.
 func TestSDK(t *testing.T) {
 	for _, file := range []string{
-		"inference.py", "streams.py", "failures.py", "management.py", "media.py", "money.py", "conversations.py",
-		"inference.mjs", "failures.mjs", "management.mjs", "media.mjs", "money.mjs", "conversations.mjs",
+		"inference.py", "streams.py", "failures.py", "management.py", "media.py", "money.py", "conversations.py", "responses.py",
+		"inference.mjs", "failures.mjs", "management.mjs", "media.mjs", "money.mjs", "conversations.mjs", "responses.mjs",
 	} {
 		t.Run(file, func(t *testing.T) {
 			interpreter(t, file) // before the gateway is built for nothing

@@ -198,7 +198,7 @@ func TestResponseEnds(t *testing.T) {
 		l.ended(want)
 	}
 	f("slow-header", 0, ending{client: 499})
-	f("silent", 4, ending{status: 200, text: true, client: 200})
+	f("silent", 5, ending{status: 200, text: true, client: 200})
 	f("never-ending", 6, ending{status: 200, text: true, client: 200})
 
 	// At its last event a client may leave: the response is booked in full.

@@ -230,6 +230,11 @@ func (r *response) stream() {
 	if r.call != "" {
 		r.event("response.function_call_arguments.delta", object{"item_id": "fc_1", "output_index": 0, "delta": last["arguments"]})
 	} else {
+		part := func(text string) object {
+			return object{"item_id": last["id"], "output_index": 0, "content_index": 0,
+				"part": object{"type": "output_text", "text": text, "annotations": []object{}, "logprobs": []object{}}}
+		}
+		r.event("response.content_part.added", part(""))
 		for n, w := range r.words {
 			if c.Model == "comments" {
 				c.Comment("keepalive")
@@ -246,6 +251,7 @@ func (r *response) stream() {
 			}
 		}
 		r.event("response.output_text.done", object{"item_id": last["id"], "output_index": 0, "content_index": 0, "text": strings.Join(r.words, ""), "logprobs": []object{}})
+		r.event("response.content_part.done", part(strings.Join(r.words, "")))
 	}
 	r.event("response.output_item.done", object{"output_index": len(items) - 1, "item": last})
 	r.event("response."+r.status, object{"response": r.whole(r.status)})
