@@ -11,6 +11,9 @@ package memory
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkhead/openai"
@@ -41,15 +44,15 @@ type Conversation struct {
 
 // Item is one item of a conversation.
 type Item struct {
-	ID   string
-	Turn int64 // the number of the turn; 0 before it is stored: see Starts
+	ID   string `json:"id"`
+	Turn int64  `json:"turn"` // the number of the turn; 0 before it is stored: see Starts
 	// Starts says of an item without a Turn that it is the first of one. Another
 	// goes on with the turn of the item before it.
-	Starts bool
+	Starts bool `json:"-"`
 	// Body is the item as the API has it, but for its id: a JSON object.
-	Body      []byte
-	Tokens    int64 // an estimate, as part of a chat
-	CreatedAt time.Time
+	Body      json.RawMessage `json:"body"`
+	Tokens    int64           `json:"tokens"` // an estimate, as part of a chat
+	CreatedAt time.Time       `json:"-"`      // set by the store where it is read
 }
 
 // Object returns the item as the API has it.
@@ -87,45 +90,158 @@ type Store interface {
 	// JoinConversation returns the conversation for a turn of an agent and an end
 	// user, whose it is from then on; tenant.ErrNotFound also where it is another's.
 	JoinConversation(ctx context.Context, s tenant.Scope, id, agent, user string) (Conversation, error)
-	// RecentItems returns the last items, at most so many, oldest first, and the
-	// version of the conversation at which they were the last.
-	RecentItems(ctx context.Context, s tenant.Scope, id string, most int) (items []Item, version int64, err error)
+	// RecentItems returns the last items, at most so many.
+	RecentItems(ctx context.Context, s tenant.Scope, id string, most int) (Tail, error)
 	// BeginConversation is CreateConversation for one that begins with a turn. It
 	// leaves no row in the audit log, nor does AddTurn.
-	BeginConversation(ctx context.Context, s tenant.Scope, c Conversation, items []Item, l Limits) error
-	// AddTurn is AddItems for what was said in a call.
-	AddTurn(ctx context.Context, s tenant.Scope, id string, items []Item, l Limits) error
+	BeginConversation(ctx context.Context, s tenant.Scope, c Conversation, items []Item, l Limits) (Tail, error)
+	// AddTurn is AddItems for what was said in a call. It returns the items as they
+	// are stored, and the version that they made.
+	AddTurn(ctx context.Context, s tenant.Scope, id string, items []Item, l Limits) (Tail, error)
+}
+
+// Tail is the end of a conversation: its last items, oldest first, as they were at a
+// version. Two tails of one conversation with the same version are the same.
+type Tail struct {
+	Version int64  `json:"version"`
+	Items   []Item `json:"items"`
 }
 
 // maxRecent is how many items are looked at for a turn. An open tool call that is
 // further back is not found.
 const maxRecent = 500
 
-// Conversations is what chats join.
+// Conversations is what chats join: the store, and before it a cache of what was
+// said last. The store is asked for each turn whose the conversation is and at which
+// version: a cache that is old, empty or away changes nothing that is answered.
 type Conversations struct {
-	store Store
+	store  Store
+	cache  Cache
+	puts   sync.WaitGroup
+	closed atomic.Bool
+	busy   chan struct{} // a place for each that is being put
 }
 
-// New returns the conversations of a store.
-func New(store Store) *Conversations { return &Conversations{store: store} }
+// maxPuts bounds how many tails are put into the cache at one time. What comes on
+// top is not: it is read from the store when it is needed.
+const maxPuts = 64
 
-// Join returns a conversation for a turn of an agent and an end user, with its last
-// items, oldest first.
-func (c *Conversations) Join(ctx context.Context, s tenant.Scope, id, agent, user string) (Conversation, []Item, error) {
-	joined, err := c.store.JoinConversation(ctx, s, id, agent, user)
+// New returns the conversations of a store.
+func New(store Store, cache Cache) *Conversations {
+	return &Conversations{store: store, cache: cache, busy: make(chan struct{}, maxPuts)}
+}
+
+// Close waits for what is on its way into the cache. It is safe to call twice.
+func (c *Conversations) Close() error {
+	c.closed.Store(true)
+	c.puts.Wait()
+	return nil
+}
+
+// Joined is a conversation that a turn has joined.
+type Joined struct {
+	Conversation
+	Tail Tail
+}
+
+// Join returns a conversation for a turn of an agent and an end user.
+func (c *Conversations) Join(ctx context.Context, s tenant.Scope, id, agent, user string) (j Joined, err error) {
+	var cached Tail
+	var hit bool
+	var both sync.WaitGroup
+	both.Go(func() { cached, hit = c.cache.Get(ctx, s, id) }) // whose it is, the store says
+	j.Conversation, err = c.store.JoinConversation(ctx, s, id, agent, user)
+	both.Wait()
 	if err != nil {
-		return Conversation{}, nil, err
+		return Joined{}, err
 	}
-	items, _, err := c.store.RecentItems(ctx, s, id, maxRecent)
-	return joined, items, err
+	if hit && cached.Version == j.Version {
+		j.Tail = cached
+		return j, nil
+	}
+	if j.Tail, err = c.store.RecentItems(ctx, s, id, maxRecent); err == nil {
+		c.put(s, id, j.Tail)
+	}
+	return j, err
 }
 
 // Remember stores what was said in a turn. Once it has returned without an error
 // the turn is there whatever happens to the gateway. A Conversation without a
 // Version begins with it.
-func (c *Conversations) Remember(ctx context.Context, s tenant.Scope, in Conversation, items []Item, l Limits) error {
+func (c *Conversations) Remember(ctx context.Context, s tenant.Scope, in Joined, items []Item, l Limits) error {
+	var added Tail
+	var err error
 	if in.Version == 0 {
-		return c.store.BeginConversation(ctx, s, in, items, l)
+		added, err = c.store.BeginConversation(ctx, s, in.Conversation, items, l)
+	} else {
+		added, err = c.store.AddTurn(ctx, s, in.ID, items, l)
 	}
-	return c.store.AddTurn(ctx, s, in.ID, items, l)
+	if err != nil {
+		return err
+	}
+	if in.Version != 0 && added.Version != in.Tail.Version+1 {
+		return nil // another turn came between: what is in the cache is old, and is seen to be
+	}
+	all := slices.Concat(in.Tail.Items, added.Items)
+	c.put(s, in.ID, Tail{added.Version, all[max(0, len(all)-maxRecent):]})
+	return nil
+}
+
+// put puts a tail into the cache, on nobody's time.
+func (c *Conversations) put(s tenant.Scope, id string, t Tail) {
+	if c.closed.Load() {
+		return
+	}
+	select {
+	case c.busy <- struct{}{}:
+	default:
+		return
+	}
+	c.puts.Go(func() {
+		defer func() { <-c.busy }()
+		ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+		defer cancel()
+		c.cache.Put(ctx, s, id, t)
+	})
+}
+
+const putTimeout = 5 * time.Second
+
+// Delete deletes a conversation, also from the cache.
+func (c *Conversations) Delete(ctx context.Context, s tenant.Scope, id string) error {
+	err := c.store.DeleteConversation(ctx, s, id)
+	if err == nil {
+		c.cache.Drop(ctx, s, id)
+	}
+	return err
+}
+
+// DeleteItem deletes an item of a conversation, also from the cache.
+func (c *Conversations) DeleteItem(ctx context.Context, s tenant.Scope, id, item string) (Conversation, error) {
+	out, err := c.store.DeleteItem(ctx, s, id, item)
+	if err == nil {
+		c.cache.Drop(ctx, s, id)
+	}
+	return out, err
+}
+
+// Forget empties the cache of a company whose calls have ended, and sees that
+// nothing is left.
+func (c *Conversations) Forget(ctx context.Context, s tenant.Scope) error {
+	c.puts.Wait()
+	return c.cache.Forget(ctx, s)
+}
+
+// Has reports whether there is something in this process of the company with that
+// id, and Evict drops it: of one that was erased elsewhere.
+func (c *Conversations) Has(company string) bool {
+	l, ok := c.cache.(*Local)
+	return ok && l.has(company)
+}
+
+// Evict is said at Has.
+func (c *Conversations) Evict(company string) {
+	if l, ok := c.cache.(*Local); ok {
+		l.evict(company)
+	}
 }

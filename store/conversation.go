@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"bulkhead/audit"
@@ -43,7 +44,7 @@ var (
 	conversationShrunk = statement{"conversation_shrunk",
 		`UPDATE conversation SET version = version + 1, items = items - 1, bytes = bytes - $5, active_at = $6 WHERE company_id = $1` + conversationSeen}
 	conversationSize = statement{"conversation_size",
-		`SELECT last_seq, items, bytes FROM conversation WHERE company_id = $1 AND id = $2`}
+		`SELECT last_seq, items, bytes, version FROM conversation WHERE company_id = $1 AND id = $2`}
 	conversationsOver = statement{"conversations_over",
 		`DELETE FROM conversation WHERE company_id = $1 AND id IN (
 			SELECT id FROM conversation WHERE company_id = $1 AND active_at <= $2 ORDER BY active_at, id LIMIT $3)`}
@@ -90,7 +91,7 @@ func (t *tx) conversation(s tenant.Scope, id string) (memory.Conversation, error
 // CreateConversation implements memory.Store.
 func (db *DB) CreateConversation(ctx context.Context, s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) error {
 	return db.write(ctx, s, func(t *tx) error {
-		if err := t.beginConversation(s, c, items, l); err != nil {
+		if _, err := t.beginConversation(s, c, items, l); err != nil {
 			return err
 		}
 		return t.audit(audit.ConversationCreated, c.ProjectID, c.ID)
@@ -98,31 +99,36 @@ func (db *DB) CreateConversation(ctx context.Context, s tenant.Scope, c memory.C
 }
 
 // BeginConversation implements memory.Store.
-func (db *DB) BeginConversation(ctx context.Context, s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) error {
-	return db.add(ctx, s, func(t *tx) error { return t.beginConversation(s, c, items, l) })
+func (db *DB) BeginConversation(ctx context.Context, s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) (tail memory.Tail, err error) {
+	err = db.add(ctx, s, func(t *tx) error {
+		tail, err = t.beginConversation(s, c, items, l)
+		return err
+	})
+	return tail, err
 }
 
-func (t *tx) beginConversation(s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) error {
+func (t *tx) beginConversation(s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) (tail memory.Tail, err error) {
 	var n int64
 	if err := t.one(conversationsHeld, []any{&n}); err != nil {
-		return err
+		return tail, err
 	}
 	if n >= l.Conversations {
-		return fault.New(fault.Invalid, "Your company has %d conversations, which is as many as it may have. Delete some.", n).WithCode("conversations_exceeded")
+		return tail, fault.New(fault.Invalid, "Your company has %d conversations, which is as many as it may have. Delete some.", n).WithCode("conversations_exceeded")
 	}
-	err := must(t.exec(conversationInserted, c.ID, c.ProjectID, c.CreatedBy, c.AgentID, c.UserID, c.Bound, asJSON(c.Metadata), micros(c.CreatedAt)))
+	err = must(t.exec(conversationInserted, c.ID, c.ProjectID, c.CreatedBy, c.AgentID, c.UserID, c.Bound, asJSON(c.Metadata), micros(c.CreatedAt)))
 	if err != nil {
-		return err
+		return tail, err
 	}
+	tail.Version = 1
 	if len(items) > 0 {
-		if err := t.addItems(s, c.ID, items, l); err != nil {
-			return err
+		if tail, err = t.addItems(s, c.ID, items, l); err != nil {
+			return tail, err
 		}
 	}
 	if n == 0 { // what comes later is swept with it, or after it
-		return t.askUpkeep(tenant.SweepMemory, t.now)
+		err = t.askUpkeep(tenant.SweepMemory, t.now)
 	}
-	return nil
+	return tail, err
 }
 
 // Conversation implements memory.Store.
@@ -186,7 +192,7 @@ func (db *DB) ConversationItem(ctx context.Context, s tenant.Scope, id, item str
 // AddItems implements memory.Store.
 func (db *DB) AddItems(ctx context.Context, s tenant.Scope, id string, items []memory.Item, l memory.Limits) error {
 	return db.write(ctx, s, func(t *tx) error {
-		if err := t.addItems(s, storable(id), items, l); err != nil {
+		if _, err := t.addItems(s, storable(id), items, l); err != nil {
 			return err
 		}
 		return t.audit(audit.ConversationUpdated, s.ProjectID(), id)
@@ -194,30 +200,34 @@ func (db *DB) AddItems(ctx context.Context, s tenant.Scope, id string, items []m
 }
 
 // AddTurn implements memory.Store.
-func (db *DB) AddTurn(ctx context.Context, s tenant.Scope, id string, items []memory.Item, l memory.Limits) error {
-	return db.add(ctx, s, func(t *tx) error { return t.addItems(s, storable(id), items, l) })
+func (db *DB) AddTurn(ctx context.Context, s tenant.Scope, id string, items []memory.Item, l memory.Limits) (tail memory.Tail, err error) {
+	err = db.add(ctx, s, func(t *tx) error {
+		tail, err = t.addItems(s, storable(id), items, l)
+		return err
+	})
+	return tail, err
 }
 
-func (t *tx) addItems(s tenant.Scope, id string, items []memory.Item, l memory.Limits) error {
+func (t *tx) addItems(s tenant.Scope, id string, items []memory.Item, l memory.Limits) (tail memory.Tail, err error) {
 	added := int64(0)
 	for _, i := range items {
 		added += int64(len(i.Body))
 	}
 	n := int64(len(items))
 	if err := must(t.exec(conversationGrown, id, s.ProjectID(), s.EndUser(), n, added, micros(t.now))); err != nil {
-		return err
+		return tail, err
 	}
 	var seq, count, bytes int64
-	if err := t.one(conversationSize, []any{&seq, &count, &bytes}, id); err != nil {
-		return err
+	if err := t.one(conversationSize, []any{&seq, &count, &bytes, &tail.Version}, id); err != nil {
+		return tail, err
 	}
 	if count > l.Items || bytes > l.Bytes {
-		return fault.New(fault.Invalid, "The conversation would have %d items of %d bytes; it may have %d of %d. Begin a new one.", count, bytes, l.Items, l.Bytes).WithCode("conversation_full")
+		return tail, fault.New(fault.Invalid, "The conversation would have %d items of %d bytes; it may have %d of %d. Begin a new one.", count, bytes, l.Items, l.Bytes).WithCode("conversation_full")
 	}
 	seq -= n
 	var turn int64
 	if err := t.one(itemTurn, []any{&turn}, id); err != nil && !errors.Is(err, errNoRow) {
-		return err
+		return tail, err
 	}
 	for _, i := range items {
 		seq++
@@ -228,10 +238,12 @@ func (t *tx) addItems(s tenant.Scope, id string, items []memory.Item, l memory.L
 			turn = seq
 		}
 		if err := t.send(itemInserted, id, seq, i.ID, turn, string(i.Body), i.Tokens, micros(t.now)); err != nil {
-			return err
+			return tail, err
 		}
+		i.Turn, i.CreatedAt = turn, t.now
+		tail.Items = append(tail.Items, i)
 	}
-	return t.flush()
+	return tail, t.flush()
 }
 
 // DeleteItem implements memory.Store.
@@ -282,23 +294,21 @@ func (db *DB) JoinConversation(ctx context.Context, s tenant.Scope, id, agent, u
 }
 
 // RecentItems implements memory.Store.
-func (db *DB) RecentItems(ctx context.Context, s tenant.Scope, id string, most int) (items []memory.Item, version int64, err error) {
+func (db *DB) RecentItems(ctx context.Context, s tenant.Scope, id string, most int) (tail memory.Tail, err error) {
 	err = db.read(ctx, s.ID(), func(t *tx) error {
 		c, err := t.conversation(s, id)
 		if err != nil {
 			return err
 		}
-		version = c.Version
+		tail.Version = c.Version
 		return t.query(itemsRecent, func(r row) error {
 			i, err := scanItem(r)
-			items = append(items, i)
+			tail.Items = append(tail.Items, i)
 			return err
 		}, id, most)
 	})
-	for i, j := 0, len(items)-1; i < j; i, j = i+1, j-1 {
-		items[i], items[j] = items[j], items[i]
-	}
-	return items, version, err
+	slices.Reverse(tail.Items)
+	return tail, err
 }
 
 // MemoryDays implements web.MemoryStore.

@@ -26,16 +26,17 @@ func (f *fleet) hear(t *testing.T) {
 }
 
 // redisDo sends a command to the Redis at url.
-func redisDo(t *testing.T, url string, command ...string) {
+func redisDo(t *testing.T, url string, command ...string) (reply any) {
 	t.Helper()
 	c, err := redisdb.Open(url, redisdb.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Do(t.Context(), command...); err != nil {
+	if reply, err = c.Do(t.Context(), command...); err != nil {
 		t.Fatalf("%v: %s", command, err)
 	}
+	return reply
 }
 
 // freeze stops the process for so long, and lets it go on.

@@ -34,7 +34,7 @@ const (
 
 // conversing is the conversation of a call and what becomes of it.
 type conversing struct {
-	in      memory.Conversation
+	in      memory.Joined
 	current []memory.Message // of the client
 	history memory.History
 	answer  memory.Answer
@@ -69,22 +69,21 @@ func (c *call) join(rc *fasthttp.RequestCtx) error {
 	if n := len(v.current); n > 0 && v.current[n-1].End-v.current[0].Start > maxTurn {
 		return fault.Field("messages", "The current turn has more than %d bytes, which is more than a conversation keeps of one.", maxTurn)
 	}
-	var items []memory.Item
 	agent := ""
 	if c.agent != nil {
 		agent = c.agent.ID
 	}
 	if id == newConversation {
-		v.in = c.g.newConversation(c.scope)
+		v.in.Conversation = c.g.newConversation(c.scope)
 		v.in.AgentID, v.in.UserID, v.in.Bound = agent, c.user, true
-	} else if v.in, items, err = c.g.Memory.Chats.Join(c.ctx, c.scope, id, agent, c.user); err != nil {
+	} else if v.in, err = c.g.Memory.Chats.Join(c.ctx, c.scope, id, agent, c.user); err != nil {
 		return conversationFault(err)
 	}
 	window := memory.Window{Tokens: c.settings.Memory.Window, Bytes: maxHistory}
 	if c.agent != nil && c.agent.Memory != nil && c.agent.Memory.WindowTokens != nil {
 		window.Tokens = *c.agent.Memory.WindowTokens
 	}
-	if v.history, err = memory.Before(items, v.current, alone, window); err != nil {
+	if v.history, err = memory.Before(v.in.Tail.Items, v.current, alone, window); err != nil {
 		return err
 	}
 	c.said = v

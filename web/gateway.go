@@ -187,7 +187,7 @@ func (g *Gateway) PolicyChanged(company string) bool {
 	if company == tenant.OperatorPrices {
 		return g.operatorPricesChanged()
 	}
-	if !g.busy(company) && !g.metrics.has(company) && (g.Retriever == nil || !g.Retriever.Has(company)) {
+	if !g.busy(company) && !g.metrics.has(company) && (g.Retriever == nil || !g.Retriever.Has(company)) && (g.Memory == nil || !g.Memory.Chats.Has(company)) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), manageTimeout)
@@ -210,6 +210,9 @@ func (g *Gateway) PolicyChanged(company string) bool {
 		}
 		if g.Retriever != nil {
 			g.Retriever.Forget(company)
+		}
+		if g.Memory != nil {
+			g.Memory.Chats.Evict(company)
 		}
 		g.metrics.forget(company)
 	}

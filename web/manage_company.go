@@ -210,6 +210,11 @@ func (g *Gateway) eraseCompany(r *request) (any, error) {
 	if err := g.eraseKnowledge(r.ctx, s); err != nil {
 		return nil, err
 	}
+	if g.Memory != nil {
+		if err := g.Memory.Chats.Forget(r.ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	rows, err := g.Registry.EraseCompany(r.ctx, act, s)
 	if err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ func (g *Gateway) updateConversation(r *request) (any, error) {
 
 func (g *Gateway) deleteConversation(r *request) (any, error) {
 	id := r.param("conversation")
-	err := g.Memory.Store.DeleteConversation(r.ctx, r.scope, id)
+	err := g.Memory.Chats.Delete(r.ctx, r.scope, id)
 	return deleted{ID: id, Object: "conversation.deleted", Deleted: true}, err
 }
 
@@ -160,6 +160,6 @@ func (g *Gateway) getItem(r *request) (any, error) {
 }
 
 func (g *Gateway) deleteItem(r *request) (any, error) {
-	c, err := g.Memory.Store.DeleteItem(r.ctx, r.scope, r.param("conversation"), r.param("item"))
+	c, err := g.Memory.Chats.DeleteItem(r.ctx, r.scope, r.param("conversation"), r.param("item"))
 	return toConversation(c), err
 }

@@ -33,6 +33,7 @@ type house struct {
 	gateway   *web.Gateway
 	prices    *ledger.Prices
 	retriever *rag.Retriever
+	redis     *redisdb.Client // nil: there is none
 	db        *store.DB
 	log       *slog.Logger
 	closers   []func() error
@@ -147,7 +148,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (h *house,
 		Limiter: limits,
 		Ledger:  book, Prices: h.prices, Log: log, Tracer: tracer, Settings: s,
 		WebhookKey: master.Derive(webhookKey), Knowledge: known, Agents: h.db, Retriever: h.retriever,
-		Memory: &web.Memory{Store: h.db, Chats: memory.New(h.db), Retention: h.db},
+		Memory: h.openMemory(),
 	})
 	if err := h.gateway.LoadPrices(ctx); err != nil {
 		return h, err
@@ -273,6 +274,7 @@ func (h *house) openLimiter(cfg *config.Config) (limiter.Limiter, []web.Backend,
 		return nil, nil, err
 	}
 	h.closers = append(h.closers, c.Close)
+	h.redis = c
 	name, _ := os.Hostname()
 	l := limiter.OpenRedis(c, limiter.RedisOptions{Options: o, Gateway: name, Lease: cfg.Budgets.Lease, Allow: func(s tenant.Scope) limiter.Allowance {
 		return limiter.Allowance(s.Company().Degraded)
@@ -376,6 +378,17 @@ func settings(cfg *config.Config, prices *ledger.Prices) (web.Settings, error) {
 		Memory:          memorySettings(cfg),
 		CompanyBaseURLs: u.CompanyBaseURLs, AllowPrivate: u.AllowPrivate, MetricCompanies: cfg.Metrics.Companies,
 	}, nil
+}
+
+// openMemory returns what conversations need.
+func (h *house) openMemory() *web.Memory {
+	var cache memory.Cache = memory.NewLocal(nil)
+	if h.redis != nil {
+		cache = memory.NewRedis(h.redis)
+	}
+	chats := memory.New(h.db, cache)
+	h.closers = append(h.closers, chats.Close)
+	return &web.Memory{Store: h.db, Chats: chats, Retention: h.db}
 }
 
 func memorySettings(cfg *config.Config) web.MemorySettings {

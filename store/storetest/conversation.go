@@ -23,6 +23,9 @@ func itemSaying(id, says string, starts bool) memory.Item {
 	return memory.Item{ID: id, Starts: starts, Tokens: 3, Body: []byte(`{"type":"message","text":` + text(says) + `}`)}
 }
 
+// stored is the error of what also returns what was stored.
+func stored(_ memory.Tail, err error) error { return err }
+
 // furnishConversations gives a company conversations, one of which belongs to nobody
 // yet.
 func furnishConversations(t *testing.T, w *world, s tenant.Scope, name string, at time.Time) {
@@ -32,12 +35,12 @@ func furnishConversations(t *testing.T, w *world, s tenant.Scope, name string, a
 	must(t, db.CreateConversation(ctx, s, conversation(s, "conv_same", name, at), items, said))
 	free := conversation(s, "conv_free", name, at)
 	free.AgentID, free.UserID, free.Bound = "", "", false
-	must(t, db.BeginConversation(ctx, s, free, nil, said))
-	must(t, db.AddTurn(ctx, s, "conv_same", []memory.Item{itemSaying("msg_3", name+" again", true), itemSaying("msg_4", name+" answers again", false)}, said))
+	must(t, stored(db.BeginConversation(ctx, s, free, nil, said)))
+	must(t, stored(db.AddTurn(ctx, s, "conv_same", []memory.Item{itemSaying("msg_3", name+" again", true), itemSaying("msg_4", name+" answers again", false)}, said)))
 	must(t, db.AddItems(ctx, s, "conv_same", []memory.Item{itemSaying("msg_5", name+" adds", false)}, said))
 	must(t, db.SetMemoryDays(ctx, s, int64(20_000+len(name))))
 	if name == "beta" { // so that its last turn is another than that of the company before it
-		must(t, db.AddTurn(ctx, s, "conv_same", []memory.Item{itemSaying("msg_6", name, true), itemSaying("msg_7", name, true)}, said))
+		must(t, stored(db.AddTurn(ctx, s, "conv_same", []memory.Item{itemSaying("msg_6", name, true), itemSaying("msg_7", name, true)}, said)))
 	}
 }
 
@@ -48,8 +51,8 @@ func seeConversations(w *world, s tenant.Scope, see func(what string, v any, err
 		c, err := db.Conversation(ctx, s, id)
 		c.ActiveAt = time.Time{}
 		see("conversation", c, err)
-		recent, version, err := db.RecentItems(ctx, s, id, 2)
-		see(fmt.Sprint("recent ", version), spoken(recent), err)
+		recent, err := db.RecentItems(ctx, s, id, 2)
+		see(fmt.Sprint("recent ", recent.Version), spoken(recent.Items), err)
 		for _, p := range []openai.Page{all, {Limit: 10, Desc: true}, {Limit: 1, After: "msg_1"}} {
 			items, more, err := db.ConversationItems(ctx, s, id, p)
 			see(fmt.Sprint("items ", more), spoken(items), err)
@@ -78,12 +81,12 @@ func testSeparateConversations(t *testing.T, w *world, acme tenant.Scope, f func
 	full.Conversations = 3 // its own are counted
 	f("CreateConversation", db.CreateConversation(ctx, acme, conversation(acme, "conv_new", "acme", epoch), nil, full))
 	full.Conversations = 4
-	f("BeginConversation", db.BeginConversation(ctx, acme, conversation(acme, "conv_begun", "acme", epoch), []memory.Item{itemSaying("msg_2", "acme", true)}, full))
+	f("BeginConversation", stored(db.BeginConversation(ctx, acme, conversation(acme, "conv_begun", "acme", epoch), []memory.Item{itemSaying("msg_2", "acme", true)}, full)))
 	_, err := db.JoinConversation(ctx, acme, "conv_free", "agent_same", "user_same")
 	f("JoinConversation", err)
 	_, err = db.SetConversationMetadata(ctx, acme, "conv_same", map[string]string{"of": "acme changed"})
 	f("SetConversationMetadata", err)
-	f("AddTurn", db.AddTurn(ctx, acme, "conv_same", []memory.Item{itemSaying("msg_10", "acme goes on", false)}, said))
+	f("AddTurn", stored(db.AddTurn(ctx, acme, "conv_same", []memory.Item{itemSaying("msg_10", "acme goes on", false)}, said)))
 	i, err := db.ConversationItem(ctx, acme, "conv_same", "msg_10")
 	must(t, err)
 	same(t, i.Turn, 3)
@@ -102,8 +105,8 @@ func testSeparateSweeps(t *testing.T, w *world) {
 	ctx, db := w.ctx(), w.db
 	start := january
 	for i, s := range []tenant.Scope{one, two} {
-		must(t, db.BeginConversation(ctx, s, conversation(s, "conv_swept", "swept", start.Add(time.Duration(i)*time.Hour)), nil, said))
-		must(t, db.BeginConversation(ctx, s, conversation(s, "conv_later", "later", start.AddDate(0, 0, 3).Add(time.Duration(i)*time.Hour)), nil, said))
+		must(t, stored(db.BeginConversation(ctx, s, conversation(s, "conv_swept", "swept", start.Add(time.Duration(i)*time.Hour)), nil, said)))
+		must(t, stored(db.BeginConversation(ctx, s, conversation(s, "conv_later", "later", start.AddDate(0, 0, 3).Add(time.Duration(i)*time.Hour)), nil, said)))
 	}
 	sweep := func(s tenant.Scope, now, want time.Time) {
 		t.Helper()
@@ -136,9 +139,9 @@ func testForeignConversations(w *world, acme tenant.Scope, f func(what string, e
 		_, item := db.ConversationItem(ctx, acme, id, "msg_1")
 		_, gone := db.DeleteItem(ctx, acme, id, "msg_1")
 		_, joined := db.JoinConversation(ctx, acme, id, "agent_same", "user_same")
-		_, _, recent := db.RecentItems(ctx, acme, id, 5)
+		_, recent := db.RecentItems(ctx, acme, id, 5)
 		f("conversation "+id, err, metadata, items, item, gone, joined, recent, db.DeleteConversation(ctx, acme, id),
-			db.AddItems(ctx, acme, id, []memory.Item{itemSaying("msg_x", "x", true)}, said), db.AddTurn(ctx, acme, id, []memory.Item{itemSaying("msg_y", "y", true)}, said))
+			db.AddItems(ctx, acme, id, []memory.Item{itemSaying("msg_x", "x", true)}, said), stored(db.AddTurn(ctx, acme, id, []memory.Item{itemSaying("msg_y", "y", true)}, said)))
 	}
 	for _, id := range []string{"msg_of_beta", "msg_nobody", "", "msg_1\x00"} {
 		_, item := db.ConversationItem(ctx, acme, "conv_same", id)
@@ -197,25 +200,28 @@ func testConversations(t *testing.T, open Open) {
 	for i := range 8 {
 		wg.Go(func() {
 			items := []memory.Item{itemSaying(fmt.Sprint("msg_ask_", i), "ask", true), itemSaying(fmt.Sprint("msg_tell_", i), "tell", false)}
-			if err := db.AddTurn(ctx, s, "conv_1", items, said); err != nil {
+			if _, err := db.AddTurn(ctx, s, "conv_1", items, said); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	items, version, err := db.RecentItems(ctx, s, "conv_1", 100)
+	tail, err := db.RecentItems(ctx, s, "conv_1", 100)
 	must(t, err)
-	same(t, []any{len(items), version}, []any{16, 9})
+	items := tail.Items
+	same(t, []any{len(items), tail.Version}, []any{16, 9})
 	for i := 0; i+1 < len(items); i += 2 {
 		if items[i].ID[len("msg_ask_"):] != items[i+1].ID[len("msg_tell_"):] || items[i].Turn != int64(i+1) || items[i+1].Turn != items[i].Turn {
 			t.Errorf("item %d: %s", i, spoken(items[i:i+2]))
 		}
 	}
 	// A turn goes on where it is said to, whatever came after it.
-	must(t, db.AddTurn(ctx, s, "conv_1", []memory.Item{{ID: "msg_late", Turn: 3, Body: []byte(`{}`)}}, said))
-	last, _, err := db.RecentItems(ctx, s, "conv_1", 1)
+	added, err := db.AddTurn(ctx, s, "conv_1", []memory.Item{{ID: "msg_late", Turn: 3, Body: []byte(`{}`)}}, said)
 	must(t, err)
-	same(t, []any{last[0].ID, last[0].Turn}, []any{"msg_late", 3})
+	last, err := db.RecentItems(ctx, s, "conv_1", 1)
+	must(t, err)
+	same(t, []any{last.Items[0].ID, last.Items[0].Turn, last.Version}, []any{"msg_late", 3, added.Version})
+	same(t, added.Items, last.Items)
 
 	// What is deleted makes room, and raises the version.
 	before, err := db.Conversation(ctx, s, "conv_1")
@@ -229,7 +235,7 @@ func testConversations(t *testing.T, open Open) {
 	// Bounds: of a call that goes past them nothing is stored.
 	few := said
 	few.Items = 17
-	err = db.AddTurn(ctx, s, "conv_1", []memory.Item{itemSaying("msg_a", "a", true), itemSaying("msg_b", "b", false)}, few)
+	_, err = db.AddTurn(ctx, s, "conv_1", []memory.Item{itemSaying("msg_a", "a", true), itemSaying("msg_b", "b", false)}, few)
 	same(t, fault.As(err).Code, "conversation_full")
 	few = said
 	few.Bytes = after.Bytes + 10
@@ -243,7 +249,7 @@ func testConversations(t *testing.T, open Open) {
 
 	// They go when their time is over, many in turn, the company's own time first.
 	for i := range 250 {
-		must(t, db.BeginConversation(ctx, s, conversation(s, fmt.Sprint("conv_old_", i), "old", january), []memory.Item{}, memory.Limits{Conversations: 1000}))
+		must(t, stored(db.BeginConversation(ctx, s, conversation(s, fmt.Sprint("conv_old_", i), "old", january), []memory.Item{}, memory.Limits{Conversations: 1000})))
 	}
 	next, err := db.SweepMemory(ctx, s, january.AddDate(0, 0, 9), 10)
 	must(t, err)
