@@ -210,7 +210,6 @@ func streamed(body []byte) (text string, whole bool) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		whole = data == "[DONE]"
 		var chunk struct {
 			Choices []struct{ Delta struct{ Content string } }
 		}
