@@ -34,20 +34,28 @@ func milvusClient(t *testing.T, s *servers.Server) milvussdk.Client {
 	return c
 }
 
-// vectorsOf returns how many vectors Milvus has of a file, and of which chunks: a
-// vector that is there twice is one of these and counts twice.
+// numbersIn returns one column of the rows that a filter finds.
+func numbersIn(t *testing.T, c milvussdk.Client, collection, filter, name string) []int64 {
+	t.Helper()
+	found, err := c.Query(t.Context(), collection, nil, filter, []string{name}, milvussdk.WithSearchQueryConsistencyLevel(entity.ClStrong))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found.GetColumn(name).(*entity.ColumnInt64).Data()
+}
+
+// countVectors counts the vectors that a filter finds. One that is there twice counts
+// twice, which asking for the rows would hide.
+func countVectors(t *testing.T, c milvussdk.Client, collection, filter string) int64 {
+	t.Helper()
+	return numbersIn(t, c, collection, filter, "count(*)")[0]
+}
+
+// vectorsOf returns how many vectors Milvus has of a file, and of which chunks.
 func vectorsOf(t *testing.T, c milvussdk.Client, collection, company, file string) (n int64, chunks []int64) {
 	t.Helper()
 	of := fmt.Sprintf(`company == %q && file == %q`, company, file)
-	rows := func(field string) []int64 {
-		t.Helper()
-		found, err := c.Query(t.Context(), collection, nil, of, []string{field}, milvussdk.WithSearchQueryConsistencyLevel(entity.ClStrong))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return found.GetColumn(field).(*entity.ColumnInt64).Data()
-	}
-	return rows("count(*)")[0], rows("chunk")
+	return countVectors(t, c, collection, of), numbersIn(t, c, collection, of, "chunk")
 }
 
 // embedding is a call for the vectors of some chunks of a document.

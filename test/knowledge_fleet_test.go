@@ -34,7 +34,7 @@ type shelves struct {
 func TestIngestFleet(t *testing.T) {
 	sc := scale.Of(t)
 	quiet, files, kills := scale.Pick(sc, 2, 3), scale.Pick(sc, 6, 40), scale.Pick(sc, 3, 30)
-	s3, milvus := servers.Start(t, "s3"), servers.Start(t, "milvus")
+	s3, milvus := servers.Start(t, "s3"), servers.Start(t, "milvus", patientMilvus)
 	f := newFleet(t, sc, fleetOptions{config: s3Config(s3), env: []string{"BULKHEAD_MILVUS_ADDR=" + milvus.Var("MILVUS_ADDR")}})
 	embed := newScriptedEmbedder(f.up)
 	random := sc.Rand()

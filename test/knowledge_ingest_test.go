@@ -304,9 +304,9 @@ func (s shelf) half(t *testing.T) net.Conn {
 // TestEraseFiles erases a company that has files, and has some taken in. Nothing of
 // it is left where files are kept; another company's stay.
 func TestEraseFiles(t *testing.T) {
-	f := func(t *testing.T, config string, dir func(g *gateway) string) {
+	f := func(t *testing.T, config string, dir func(g *gateway) string) (gone, stays company) {
 		g := startGateway(t, config)
-		gone, stays := g.newCompany(t, "gone"), g.newCompany(t, "stays")
+		gone, stays = g.newCompany(t, "gone"), g.newCompany(t, "stays")
 		var stores [2]string
 		for i, c := range []company{gone, stays} {
 			s := shelf{g, c.APIKey}
@@ -336,8 +336,20 @@ func TestEraseFiles(t *testing.T) {
 		if len(data) == 0 || strings.Contains(fmt.Sprint(data), gone.ID) {
 			t.Errorf("the other company finds %v", data)
 		}
+		return gone, stays
 	}
-	t.Run("folder", func(t *testing.T) { f(t, "{}\n", func(g *gateway) string { return filepath.Join(g.Data, "files") }) })
+	folder := func(g *gateway) string { return filepath.Join(g.Data, "files") }
+	t.Run("folder", func(t *testing.T) { f(t, "{}\n", folder) })
+	t.Run("milvus", func(t *testing.T) {
+		milvus := servers.Start(t, "milvus")
+		gone, stays := f(t, fmt.Sprintf("milvus_addr: %q\n", milvus.Var("MILVUS_ADDR")), folder)
+		db := milvusClient(t, milvus)
+		for c, want := range map[company]int64{gone: 0, stays: 5} {
+			if n := countVectors(t, db, "bulkhead_v1_512", fmt.Sprintf("company == %q", c.ID)); n != want {
+				t.Errorf("Milvus has %d vectors of %s instead of %d", n, c.Name, want)
+			}
+		}
+	})
 	t.Run("s3", func(t *testing.T) {
 		s3 := servers.Start(t, "s3")
 		f(t, s3Config(s3), func(*gateway) string { return filepath.Join(s3.Dir, "objects", s3.Var("S3_BUCKET")) })

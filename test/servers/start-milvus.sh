@@ -7,6 +7,8 @@
 # hang; kill the second and both end. See lib.sh for what the scripts have in common.
 # MILVUS_TICK_MS: how often the server ticks. A strongly consistent search waits
 # for a tick, so this is its latency; default the server's own, 200.
+# MILVUS_SESSION_TTL: seconds that a killed server is believed alive, and that one on a
+# busy machine may be kept waiting before it takes itself for dead and ends; default 10.
 # Takes Linux, and root or user namespaces. The first run downloads about 60 MB.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,9 +29,9 @@ installed milvus "$package" install_milvus
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 port=$(choose_port "$dir" "${2:-}")
-# In seconds, and for one server alone: how long a killed one is believed alive,
-# and how long one that is stopped looks for another to take its work.
-settings=(common.session.ttl=10 common.gracefulStopTimeout=1)
+# For one server alone, in seconds: see above, and how long one that is stopped looks
+# for another to take its work.
+settings=("common.session.ttl=${MILVUS_SESSION_TTL:-10}" common.gracefulStopTimeout=1)
 if [ -n "${MILVUS_TICK_MS:-}" ]; then settings+=("proxy.timeTickInterval=$MILVUS_TICK_MS"); fi
 
 rm -f "$dir/server.pid"
