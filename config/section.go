@@ -94,7 +94,8 @@ type Embeddings struct {
 	APIKey Secret `yaml:"api_key"`
 
 	// What a company is billed, in millionths of a USD per million tokens; 0 is
-	// nothing.
+	// nothing. It counts for the company's ceiling, without which a company cannot
+	// use what costs something.
 	// Default 0, allowed 0..1000000000.
 	Price int64 `yaml:"micro_usd_per_million_tokens" allowed:"0..1000000000" restart:"yes"`
 }

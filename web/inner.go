@@ -18,8 +18,9 @@ import (
 // credential, and on its ledger. It has no client to read from or to answer.
 
 // EmbeddingsService is the operator's own service for embeddings, for companies
-// that have chosen no model. It is the only provider whose credential is not the
-// company's.
+// that have chosen no model. It is lent to all of them, as other credentials of the
+// operator's are: what it costs counts for the ceiling, and where it costs something
+// a company without a ceiling does not have it.
 type EmbeddingsService struct {
 	Vendor *provider.Vendor
 	Model  string
@@ -62,10 +63,10 @@ func (g *Gateway) ask(ctx context.Context, s tenant.Scope, e openai.Endpoint, mo
 			return nil, context.Cause(c.ctx)
 		}
 		if !fault.As(err).Retriable {
-			return nil, err
+			break
 		}
 	}
-	return nil, err
+	return nil, c.retold(err)
 }
 
 // innerTargets returns where a call of the gateway's own may go.
@@ -74,7 +75,11 @@ func (g *Gateway) innerTargets(c *call) ([]provider.Target, error) {
 		if c.scope.Test() {
 			return nil, fault.New(fault.Forbidden, "A test key reaches the built-in sandbox only.").WithCode("test_key")
 		}
-		return append(c.targetRoom[:0], provider.Target{Company: c.company(), Provider: Embeddings, Vendor: own.Vendor, Model: own.Model}), nil
+		price, _ := c.g.pricesFor(c.scope, true).Find(Embeddings, own.Vendor.Catalogue, own.Model)
+		if !free(price) && !c.scope.Company().HasCeiling() {
+			return nil, fault.New(fault.Forbidden, "Embeddings are made with a service that the operator lends, and the operator has set no ceiling for your company. Ask the operator for one, or choose a model of your own.").WithCode("ceiling_not_set")
+		}
+		return append(c.targetRoom[:0], provider.Target{Company: c.company(), Provider: Embeddings, Vendor: own.Vendor, Model: own.Model, Lent: true}), nil
 	}
 	return c.settings.Router.Route(c.scope, c.endpoint, c.model, c.targetRoom[:0])
 }

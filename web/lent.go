@@ -67,10 +67,12 @@ func (c *call) retold(err error) error {
 	if !ok || f.Kind != fault.Upstream || f.Unwrap() != nil || f.Status == 0 {
 		return err
 	}
-	return lentFault(f.Status, f.Code)
+	told := lentFault(f.Status, f.Code)
+	told.Retriable = f.Retriable
+	return told
 }
 
-func lentFault(status int, code string) error {
+func lentFault(status int, code string) *fault.Error {
 	f := fault.New(fault.Upstream, "The provider refused the request.").WithCode("upstream_error")
 	f.Status = status
 	switch {
