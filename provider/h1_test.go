@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ type host struct {
 	client *Client
 	target Target
 	cred   Credential
+	mu     sync.Mutex    // guards from
 	from   []string      // where each request came from
 	conns  chan net.Conn // that of each request, once it is answered
 }
