@@ -176,6 +176,10 @@ func newRequest(ctx context.Context, a *address, f *fields, call *Call, lent *le
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(call.Form()), nil }
 		return r
 	}
+	if call.Path != "" {
+		r.Method, r.Body = call.Method, http.NoBody
+		return r
+	}
 	r.Body = &lentBody{of: lent}
 	r.ContentLength = int64(len(call.Body))
 	r.GetBody = func() (io.ReadCloser, error) { return &lentBody{of: lent}, nil }
