@@ -60,8 +60,7 @@ type h1Conn struct {
 	due   time.Time // when the timer fires; zero: it does not
 }
 
-// newH1 returns one that dials and keeps connections as t does, which it shares none
-// with. What t does by itself in the clear, it refuses or sends through a proxy.
+// newH1 returns one that dials and keeps connections as t does. They share none.
 func newH1(t *http.Transport) *h1 {
 	return &h1{
 		dial: t.DialContext, idleConn: t.IdleConnTimeout,
