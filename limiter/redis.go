@@ -74,13 +74,12 @@ type Redis struct {
 	mu        sync.Mutex
 	companies map[tenant.ID]*redisCompany
 	holds     [16]redisHolds
-	last      atomic.Uint64            // number of a hold
-	open      atomic.Int64             // calls of this gateway
-	attempts  atomic.Int64             // known to it
-	offset    atomic.Int64             // of Redis' clock to this one's, microseconds
-	newest    atomic.Int64             // moment of any hold, microseconds
-	reading   chan struct{}            // of a Book at the moment
-	over      atomic.Pointer[[]string] // processes that have ended, see Over
+	last      atomic.Uint64 // number of a hold
+	open      atomic.Int64  // calls of this gateway
+	attempts  atomic.Int64  // known to it
+	offset    atomic.Int64  // of Redis' clock to this one's, microseconds
+	newest    atomic.Int64  // moment of any hold, microseconds
+	reading   chan struct{} // of a Book at the moment
 
 	flusher  flusher
 	registry registry

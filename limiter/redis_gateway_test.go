@@ -101,6 +101,7 @@ func TestRedisNeverSent(t *testing.T) {
 	server := servers.Start(t, "redis")
 	all, f := fleet(t, server.Var("REDIS_URL"), 3, limiter.RedisOptions{Lease: time.Second})
 	dies, another, heir := all[0], all[1], all[2]
+	asked := gateway(t, server.Var("REDIS_URL"), limiter.RedisOptions{Options: limiter.Options{Book: f.ledger}, Lease: time.Second})
 	var left []*one
 	for range 10 {
 		left = append(left, f.take(dies, 5*usd))
@@ -116,7 +117,7 @@ func TestRedisNeverSent(t *testing.T) {
 	spent := func(what string, want int64) {
 		t.Helper()
 		eventually(t, what, func() bool {
-			st, err := heir.Standing(t.Context(), f.s, f.budgets)
+			st, err := asked.Standing(t.Context(), f.s, f.budgets)
 			return err == nil && st[0].Held == 0 && st[0].Spent == want
 		})
 	}
@@ -130,7 +131,7 @@ func TestRedisNeverSent(t *testing.T) {
 	// What comes then is counted as ever.
 	f.end(f.take(heir, 5*usd), 2*usd)
 	f.flush(heir)
-	f.stands(f.bill.Load(), 0, heir)
+	f.stands(f.bill.Load(), 0, heir, asked)
 }
 
 // While the Book is read for the first time the journal of a gateway that died is

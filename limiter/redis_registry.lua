@@ -4,14 +4,16 @@
 -- milliseconds; the registry's name and the number of the last run for which the
 -- gateway has said in every company what it has; a name for a new registry;
 -- servers, the first of which it is about, its own if there is none; a run (name
--- and number) of that one that has lost data, "" for none; a company.
+-- and number) of that one that has lost data, "" for none; a company; the
+-- processes that the gateway knows to be over.
 --
 -- "beat" is a sign of life, "leave" the end of it. "claim" asks whether the
 -- company may be opened in the current run of the server, "open" says that it was,
 -- "forget" that it is no more.
 --
 -- Answers a verdict, the registry's name, how many runs there were, all that live,
--- and the number of the current run of the server. The verdict is "wait" until
+-- the number of the current run of the server, and what each that lives knows to be
+-- over. The verdict is "wait" until
 -- every gateway that lives has said what it has in the runs of all these servers,
 -- then "go", or "open" to a claim where somebody has opened the company in this
 -- run already.
@@ -49,7 +51,7 @@ end
 if what == 'leave' then
   gateways[gateway] = nil
 else
-  gateways[gateway] = { now, patience, ARGV[4], tonumber(ARGV[5]) }
+  gateways[gateway] = { now, patience, ARGV[4], tonumber(ARGV[5]), ARGV[10] }
 end
 local run, since = runs[server][1], runs[server][2]
 local newest = run
@@ -58,10 +60,11 @@ if what ~= 'claim' then
     newest, since = math.max(newest, runs[s][1]), math.max(since, runs[s][2])
   end
 end
-local lives, complete = {}, now - since >= patience
+local lives, over, complete = {}, {}, now - since >= patience
 for id, g in pairs(gateways) do
   if now - g[1] < g[2] then
     lives[#lives + 1] = id
+    over[#over + 1] = g[5] -- an older gateway has none
     complete = complete and g[3] == name and g[4] >= newest
   elseif now - g[1] > 60000 + g[2] then
     gateways[id] = nil
@@ -92,4 +95,4 @@ elseif what == 'claim' and complete then
     call('HSET', key, company, token .. '?')
   end
 end
-return { verdict, name, count, lives, run }
+return { verdict, name, count, lives, run, over }

@@ -39,7 +39,8 @@ var errLost = fault.New(fault.Unavailable, "The gateway was out of touch for too
 // registry is what this gateway knows of the registry.
 type registry struct {
 	mu      sync.Mutex
-	passed  run // the last run for which it has said what it has
+	passed  run      // the last run for which it has said what it has
+	over    []string // processes of which this one knows that they are over
 	view    *registryView
 	seen    time.Time // when view was got
 	passing single
@@ -59,30 +60,29 @@ type registryView struct {
 	verdict string
 	last    run // of all servers
 	lives   []string
-	current run // of the server that was asked about
+	current run      // of the server that was asked about
+	over    []string // processes, see Over
 }
 
 // consult asks the registry, and is a sign of life.
 func (l *Redis) consult(ctx context.Context, what, servers, lost, company string) (*registryView, error) {
 	g := &l.registry
 	g.mu.Lock()
-	passed := g.passed
+	passed, over := g.passed, strings.Join(g.over, " ")
 	g.mu.Unlock()
 	reply, err := l.c.Run(ctx, scriptRegistry, []string{registryKey}, []string{what, l.id, text((missedBeats * l.o.Heartbeat).Milliseconds()),
-		passed.registry, text(passed.number), rand.Text()[:10], servers, lost, company})
+		passed.registry, text(passed.number), rand.Text()[:10], servers, lost, company, over})
 	if err != nil {
 		return nil, err
 	}
 	r := &reader{reply: reply}
 	v := &registryView{verdict: r.text()}
 	v.last = run{r.text(), r.int()}
-	lives, _ := r.next().([]any)
-	for _, id := range lives {
-		if id, ok := id.(string); ok {
-			v.lives = append(v.lives, id)
-		}
-	}
+	v.lives = r.list()
 	v.current = run{v.last.registry, r.int()}
+	for _, names := range r.list() {
+		v.over = append(v.over, strings.Fields(names)...)
+	}
 	if r.bad != nil {
 		return nil, r.bad
 	}

@@ -343,6 +343,13 @@ func (r *reader) texts() (all []string) {
 	return all
 }
 
+// list reads a list of texts.
+func (r *reader) list() (all []string) {
+	inner := &reader{reply: r.next(), begun: true}
+	inner.parts, _ = inner.reply.([]any)
+	return inner.texts()
+}
+
 func (r *reader) uncounted() (all []uncounted) {
 	for r.more() {
 		all = append(all, uncounted{int(r.int()) - 1, r.int(), r.int()})

@@ -30,13 +30,13 @@ func (l *Redis) lookNow(s tenant.Scope) {
 	if err != nil || r.text() != "swept" {
 		return // the next time
 	}
-	over := l.over.Load() // before the Book is asked
+	over := l.registry.ended() // before the Book is asked
 	var ids []string
 	never := map[string]bool{}
 	for r.more() {
 		id, owner := r.text(), r.text()
 		ids = append(ids, id)
-		never[id] = over != nil && slices.Contains(*over, owner)
+		never[id] = slices.Contains(over, owner)
 	}
 	if len(ids) == 0 || r.bad != nil {
 		return
@@ -70,6 +70,22 @@ func (l *Redis) Process() string { return l.id }
 
 // Over says that these processes have ended, by their names, and that all that they
 // have sent is in the Book. What they held besides is not booked then, or not any
-// more: no provider has seen it. It is found where this gateway is asked for the
-// company, within two leases or so.
-func (l *Redis) Over(processes []string) { l.over.Store(&processes) }
+// more: no provider has seen it. Every gateway hears of it and looks for that where it
+// is asked for the company, within two leases or so.
+func (l *Redis) Over(processes []string) {
+	g := &l.registry
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.over = slices.Clone(processes)
+}
+
+// ended are the processes that are over, as far as is known here.
+func (g *registry) ended() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := slices.Clone(g.over)
+	if g.view != nil {
+		all = append(all, g.view.over...)
+	}
+	return all
+}

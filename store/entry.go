@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -244,12 +243,17 @@ func inOrder(batch []ledger.Booked) []*ledger.Booked {
 		all[i] = &batch[i]
 	}
 	slices.SortStableFunc(all, func(a, b *ledger.Booked) int {
-		return cmp.Or(
-			strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()),
-			strings.Compare(a.Entry.KeyID, b.Entry.KeyID),
-			strings.Compare(a.Entry.Requested, b.Entry.Requested),
-			strings.Compare(a.Entry.ID, b.Entry.ID),
-		)
+		x, y := &a.Entry, &b.Entry
+		if c := strings.Compare(a.Scope.ID().String(), b.Scope.ID().String()); c != 0 {
+			return c
+		}
+		if c := strings.Compare(x.KeyID, y.KeyID); c != 0 {
+			return c
+		}
+		if c := strings.Compare(x.Requested, y.Requested); c != 0 {
+			return c
+		}
+		return strings.Compare(x.ID, y.ID)
 	})
 	return all
 }
