@@ -14,10 +14,10 @@ const MaxAllowedIPs = 64
 type KeyRules struct {
 	// AllowedIPs are the networks that the key may be used from; none is all.
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	// Scopes are what the key may be used for; none is all. Those of an admin key
+	// are permissions, and those of a project's key parts of the API: see Scope.May.
+	Scopes []string `json:"scopes,omitempty"`
 }
-
-// Zero reports whether the rules narrow nothing.
-func (r KeyRules) Zero() bool { return len(r.AllowedIPs) == 0 }
 
 // AllowsIP reports whether the key may be used from addr. An address that is not
 // known is in no network.

@@ -62,6 +62,7 @@ type keyBody struct {
 	Kind       string         `json:"kind"` // live (default) or test
 	Limits     *tenant.Limits `json:"limits"`
 	AllowedIPs []string       `json:"allowed_ips"`
+	Scopes     *[]string      `json:"scopes"`
 }
 
 // maxExpiry is the longest life of a key that has an end, in seconds: 10 years.
@@ -97,6 +98,9 @@ func (g *Gateway) mint(r *request, b keyBody, a tenant.ServiceAccount, name stri
 	}
 	value, k := g.Tenants.Minter().Mint(r.scope, kind)
 	k.Rules.AllowedIPs = networks
+	if k.Rules.Scopes, err = keyScopes(b.Scopes, g.routes.parts); err != nil {
+		return "", tenant.Key{}, err
+	}
 	k.ProjectID, k.ServiceAccountID, k.Name, k.CreatedAt, k.ExpiresAt = a.ProjectID, a.ID, name, g.now(), expires
 	if b.Limits != nil {
 		k.Limits = *b.Limits

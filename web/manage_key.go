@@ -24,6 +24,7 @@ type keyObject struct {
 	Kind       string         `json:"kind"`
 	Limits     *tenant.Limits `json:"limits,omitempty"`
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	Scopes     []string       `json:"scopes,omitempty"`
 	OldExpires *int64         `json:"previous_value_expires_at,omitempty"` // while a rotation overlaps
 }
 
@@ -36,7 +37,7 @@ func toKey(k tenant.KeyWithOwner) keyObject {
 	o := keyObject{
 		ID: k.Key.ID, Object: "organization.project.api_key", Name: k.Key.Name, Redacted: k.Key.Redacted, CreatedAt: k.Key.CreatedAt.Unix(),
 		ExpiresAt: unixTime(k.Key.ExpiresAt), Access: "active", Owner: keyOwner{"service_account", toAccount(k.Owner)}, Kind: k.Key.Kind.String(),
-		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs,
+		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs, Scopes: k.Key.Rules.Scopes,
 	}
 	if k.Key.OldUntil.After(time.Now()) {
 		o.OldExpires = unixTime(k.Key.OldUntil)
@@ -78,6 +79,7 @@ func (g *Gateway) updateProjectKey(r *request) (any, error) {
 		ExpiresIn  *int64         `json:"expires_in_seconds"`
 		Limits     *tenant.Limits `json:"limits"`
 		AllowedIPs *[]string      `json:"allowed_ips"`
+		Scopes     *[]string      `json:"scopes"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -115,6 +117,15 @@ func (g *Gateway) updateProjectKey(r *request) (any, error) {
 			return nil, err
 		}
 	}
+	if b.Scopes != nil {
+		before := k.Rules.Scopes
+		if k.Rules.Scopes, err = keyScopes(b.Scopes, g.routes.parts); err != nil {
+			return nil, err
+		}
+		if wider(k.Rules.Scopes, before) && !r.scope.Allows(p.ID, tenant.ModelRequest) {
+			return nil, errWider // who makes keys needs it too
+		}
+	}
 	changed, err := g.Registry.UpdateKey(r.ctx, r.scope, k)
 	return toKey(changed), err
 }
@@ -140,6 +151,7 @@ type adminKeyObject struct {
 	Owner      adminOwner `json:"owner"`
 
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	Scopes     []string       `json:"scopes,omitempty"`
 	OldExpires *int64         `json:"previous_value_expires_at,omitempty"` // while a rotation overlaps
 }
 
@@ -158,7 +170,7 @@ func toAdminKey(s tenant.Scope, k tenant.Key) adminKeyObject {
 	c := s.Company()
 	o := adminKeyObject{
 		ID: k.ID, Object: "organization.admin_api_key", Name: k.Name, Redacted: k.Redacted, CreatedAt: k.CreatedAt.Unix(), ExpiresAt: unixTime(k.ExpiresAt),
-		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs,
+		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.Scopes,
 		Owner: adminOwner{"user", "organization.user", c.ID().String(), c.Name, c.CreatedAt.Unix(), "owner"},
 	}
 	if k.OldUntil.After(time.Now()) {
@@ -185,9 +197,10 @@ func (g *Gateway) getAdminKey(r *request) (any, error) {
 
 func (g *Gateway) createAdminKey(r *request) (any, error) {
 	var b struct {
-		Name       *string  `json:"name"`
-		ExpiresIn  *int64   `json:"expires_in_seconds"`
-		AllowedIPs []string `json:"allowed_ips"`
+		Name       *string   `json:"name"`
+		ExpiresIn  *int64    `json:"expires_in_seconds"`
+		AllowedIPs []string  `json:"allowed_ips"`
+		Scopes     *[]string `json:"scopes"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -209,6 +222,9 @@ func (g *Gateway) createAdminKey(r *request) (any, error) {
 	}
 	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
 	k.Rules.AllowedIPs = networks
+	if k.Rules.Scopes, err = keyScopes(b.Scopes, tenant.AllPermissions.Names()); err != nil {
+		return nil, err
+	}
 	k.Name, k.CreatedAt, k.ExpiresAt, k.UserID = name, g.now(), expires, r.scope.UserID()
 	o := toAdminKey(r.scope, k)
 	o.Value = value
