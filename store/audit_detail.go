@@ -69,7 +69,7 @@ type rotated struct {
 }
 
 func keyOf(k tenant.Key) keyed {
-	out := keyed{Name: k.Name, Kind: k.Kind.String(), Limits: k.Limits, AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.Scopes}
+	out := keyed{Name: k.Name, Kind: k.Kind.String(), Limits: k.Limits, AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.ScopeNames()}
 	if !k.ExpiresAt.IsZero() {
 		out.ExpiresAt = k.ExpiresAt.Unix()
 	}

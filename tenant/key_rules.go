@@ -16,7 +16,23 @@ type KeyRules struct {
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
 	// Scopes are what the key may be used for; none is all. Those of an admin key
 	// are permissions, and those of a project's key parts of the API: see Scope.May.
-	Scopes []string `json:"scopes,omitempty"`
+	// Most keys have none, and there are many keys: it is a pointer.
+	Scopes *[]string `json:"scopes,omitempty"`
+}
+
+// ScopeNames returns the names of the scopes, nil for all.
+func (r KeyRules) ScopeNames() []string {
+	if r.Scopes == nil {
+		return nil
+	}
+	return *r.Scopes
+}
+
+// SetScopes sets the scopes; no names are all.
+func (r *KeyRules) SetScopes(names []string) {
+	if r.Scopes = nil; len(names) > 0 {
+		r.Scopes = &names
+	}
 }
 
 // AllowsIP reports whether the key may be used from addr. An address that is not

@@ -143,10 +143,10 @@ func (g Grants) Allows(project string, need Permissions) bool {
 // Narrow returns of g what the scopes of k leave. Those of a project's key narrow
 // what it may be used for: see Scope.May.
 func (k *Key) Narrow(g Grants) Grants {
-	if k.Kind != KeyAdmin || len(k.Rules.Scopes) == 0 {
+	if k.Kind != KeyAdmin || k.Rules.Scopes == nil {
 		return g
 	}
-	most, unknown := PermissionsOf(k.Rules.Scopes)
+	most, unknown := PermissionsOf(k.Rules.ScopeNames())
 	if unknown != "" { // a name that is no permission any more
 		return Grants{}
 	}

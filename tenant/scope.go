@@ -135,7 +135,7 @@ func (s Scope) Allows(project string, need Permissions) bool {
 // project's key name it. Whoever holds no such key may.
 func (s Scope) May(part string) bool {
 	k := s.access().key
-	return k == nil || k.Kind == KeyAdmin || len(k.Rules.Scopes) == 0 || slices.Contains(k.Rules.Scopes, part)
+	return k == nil || k.Kind == KeyAdmin || k.Rules.Scopes == nil || slices.Contains(k.Rules.ScopeNames(), part)
 }
 
 // Actor names who acts, for audit: "user:<id>" in a session and at a login,

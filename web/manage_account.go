@@ -96,11 +96,13 @@ func (g *Gateway) mint(r *request, b keyBody, a tenant.ServiceAccount, name stri
 	if err != nil {
 		return "", tenant.Key{}, err
 	}
-	value, k := g.Tenants.Minter().Mint(r.scope, kind)
-	k.Rules.AllowedIPs = networks
-	if k.Rules.Scopes, err = keyScopes(b.Scopes, g.routes.parts); err != nil {
+	scopes, err := keyScopes(b.Scopes, g.routes.parts)
+	if err != nil {
 		return "", tenant.Key{}, err
 	}
+	value, k := g.Tenants.Minter().Mint(r.scope, kind)
+	k.Rules.AllowedIPs = networks
+	k.Rules.SetScopes(scopes)
 	k.ProjectID, k.ServiceAccountID, k.Name, k.CreatedAt, k.ExpiresAt = a.ProjectID, a.ID, name, g.now(), expires
 	if b.Limits != nil {
 		k.Limits = *b.Limits

@@ -37,7 +37,7 @@ func toKey(k tenant.KeyWithOwner) keyObject {
 	o := keyObject{
 		ID: k.Key.ID, Object: "organization.project.api_key", Name: k.Key.Name, Redacted: k.Key.Redacted, CreatedAt: k.Key.CreatedAt.Unix(),
 		ExpiresAt: unixTime(k.Key.ExpiresAt), Access: "active", Owner: keyOwner{"service_account", toAccount(k.Owner)}, Kind: k.Key.Kind.String(),
-		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs, Scopes: k.Key.Rules.Scopes,
+		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs, Scopes: k.Key.Rules.ScopeNames(),
 	}
 	if k.Key.OldUntil.After(time.Now()) {
 		o.OldExpires = unixTime(k.Key.OldUntil)
@@ -118,11 +118,13 @@ func (g *Gateway) updateProjectKey(r *request) (any, error) {
 		}
 	}
 	if b.Scopes != nil {
-		before := k.Rules.Scopes
-		if k.Rules.Scopes, err = keyScopes(b.Scopes, g.routes.parts); err != nil {
+		scopes, err := keyScopes(b.Scopes, g.routes.parts)
+		if err != nil {
 			return nil, err
 		}
-		if wider(k.Rules.Scopes, before) && !r.scope.Allows(p.ID, tenant.ModelRequest) {
+		before := k.Rules.ScopeNames()
+		k.Rules.SetScopes(scopes)
+		if wider(scopes, before) && !r.scope.Allows(p.ID, tenant.ModelRequest) {
 			return nil, errWider // who makes keys needs it too
 		}
 	}
@@ -170,7 +172,7 @@ func toAdminKey(s tenant.Scope, k tenant.Key) adminKeyObject {
 	c := s.Company()
 	o := adminKeyObject{
 		ID: k.ID, Object: "organization.admin_api_key", Name: k.Name, Redacted: k.Redacted, CreatedAt: k.CreatedAt.Unix(), ExpiresAt: unixTime(k.ExpiresAt),
-		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.Scopes,
+		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.ScopeNames(),
 		Owner: adminOwner{"user", "organization.user", c.ID().String(), c.Name, c.CreatedAt.Unix(), "owner"},
 	}
 	if k.OldUntil.After(time.Now()) {
@@ -220,11 +222,13 @@ func (g *Gateway) createAdminKey(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
-	k.Rules.AllowedIPs = networks
-	if k.Rules.Scopes, err = keyScopes(b.Scopes, tenant.AllPermissions.Names()); err != nil {
+	scopes, err := keyScopes(b.Scopes, tenant.AllPermissions.Names())
+	if err != nil {
 		return nil, err
 	}
+	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
+	k.Rules.AllowedIPs = networks
+	k.Rules.SetScopes(scopes)
 	k.Name, k.CreatedAt, k.ExpiresAt, k.UserID = name, g.now(), expires, r.scope.UserID()
 	o := toAdminKey(r.scope, k)
 	o.Value = value

@@ -38,7 +38,7 @@ func permitted(s tenant.Scope, project string, need tenant.Permissions, part fun
 	if !s.Allows(project, need) {
 		return fault.New(fault.Forbidden, "You do not have the permissions that this needs: %s.", need).WithCode("permission_required")
 	}
-	if k := s.Key(); k != nil && len(k.Rules.Scopes) > 0 && !s.May(part()) {
+	if k := s.Key(); k != nil && k.Rules.Scopes != nil && !s.May(part()) {
 		return fault.New(fault.Forbidden, "This key may not be used for that: it has not the scope %s.", part()).WithCode("permission_required")
 	}
 	return nil

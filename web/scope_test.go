@@ -73,7 +73,7 @@ func TestScopedCall(t *testing.T) {
 	f := func(scopes []string, chat, models, response int) {
 		t.Helper()
 		key, k := l.world.AddKey(s, tenant.KeyLive, s.ProjectID())
-		l.world.EditKey(s, k.ID, func(k *tenant.Key) { k.Rules.Scopes = scopes })
+		l.world.EditKey(s, k.ID, func(k *tenant.Key) { k.Rules.SetScopes(scopes) })
 		before := len(l.up.Requests())
 		if a := l.chat(key, "up/ok", ""); a.status != chat {
 			t.Errorf("%v: %s", scopes, a)
