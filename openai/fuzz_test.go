@@ -80,7 +80,7 @@ func FuzzScan(f *testing.F) {
 		case again.Model != form.Model,
 			generates && (again.MaxOutput < 1 || again.MaxOutput > form.MaxOutput),
 			generates && e != Responses && r.Stream && !again.IncludeUsage,
-			again.Previous != r.Previous, again.Store != r.Store, again.Stream != r.Stream, again.Background != r.Background, again.Conversation != r.Conversation,
+			again.Previous != r.Previous, again.Store != r.Store, again.Stream != r.Stream, again.Later != r.Later, again.Conversation != r.Conversation,
 			e == Embeddings && again.EncodingFormat != "base64",
 			again.TextBytes != r.TextBytes, again.Messages != r.Messages, again.User != r.User:
 			t.Fatalf("%q became %q: %+v", body, out, again)

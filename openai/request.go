@@ -96,7 +96,7 @@ type Request struct {
 	// Of responses.
 	Previous     string // "previous_response_id", "" for none
 	Conversation bool   // there is a "conversation"
-	Background   bool   // "background" is true: the answer is to be asked for later
+	Later        bool   // "background" is true: the answer is to be asked for later
 
 	// Of images and sound.
 	PartialImages int64 // asked for on the way to the whole one

@@ -54,7 +54,7 @@ func (r *Request) responseField(name []byte) (err error) {
 			r.Store = true
 		}
 	case "background":
-		r.Background, _, err = r.boolean("background")
+		r.Later, _, err = r.boolean("background")
 	case "previous_response_id":
 		r.Previous, _, _, err = r.text("previous_response_id", MaxUserName)
 	case "conversation":

@@ -23,7 +23,7 @@ func TestScanResponse(t *testing.T) {
 		"tools":[{"type":"function","name":"f"}],"text":{"format":{"type":"text"}},"odd":1e3}`)
 	text := int64(len("héllo") + len("brief") + len(`[{"type":"function","name":"f"}]`) + len(`{"format":{"type":"text"}}`))
 	if r.Model != "m" || !r.Stream || r.MaxOutput != 7 || r.MaxOutputField != "max_output_tokens" || r.Previous != "resp_1" || r.User != "s" || r.CacheKey != "k" ||
-		r.Store || r.Background || r.Conversation || r.Tools != 1 || r.TextBytes != text || r.Messages != 1 {
+		r.Store || r.Later || r.Conversation || r.Tools != 1 || r.TextBytes != text || r.Messages != 1 {
 		t.Errorf("%+v", r)
 	}
 	for body, want := range map[string]bool{``: true, `,"store":true`: true, `,"store":null`: true, `,"store":false`: false} {
@@ -31,7 +31,7 @@ func TestScanResponse(t *testing.T) {
 			t.Errorf("%s: kept at the vendor: %t", body, r.Store)
 		}
 	}
-	if r := scanResponse(t, `{"model":"m","conversation":"conv_1","background":true}`); !r.Conversation || !r.Background {
+	if r := scanResponse(t, `{"model":"m","conversation":"conv_1","background":true}`); !r.Conversation || !r.Later {
 		t.Errorf("%+v", r)
 	}
 	r = scanResponse(t, `{"model":"m"}`)

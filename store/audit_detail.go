@@ -58,6 +58,7 @@ type keyed struct {
 	Limits    tenant.Limits `json:"limits"`
 
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	Scopes     []string       `json:"scopes,omitempty"`
 }
 
 // rotated says that a key has another value, and until when the one before is
@@ -68,7 +69,7 @@ type rotated struct {
 }
 
 func keyOf(k tenant.Key) keyed {
-	out := keyed{Name: k.Name, Kind: k.Kind.String(), Limits: k.Limits, AllowedIPs: k.Rules.AllowedIPs}
+	out := keyed{Name: k.Name, Kind: k.Kind.String(), Limits: k.Limits, AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.ScopeNames()}
 	if !k.ExpiresAt.IsZero() {
 		out.ExpiresAt = k.ExpiresAt.Unix()
 	}

@@ -219,7 +219,18 @@ func (db *DB) AdminKey(ctx context.Context, s tenant.Scope, id string) (k tenant
 
 // CreateKey implements web.Registry.
 func (db *DB) CreateKey(ctx context.Context, s tenant.Scope, k tenant.Key) error {
-	return db.change(ctx, s, func(t *tx) error { return t.addKey(k) })
+	return db.change(ctx, s, func(t *tx) error {
+		if k.Kind == tenant.KeyAdmin { // nobody makes a key that may do more than they
+			holds, err := t.holds(k)
+			if err != nil {
+				return err
+			}
+			if !holds.Within(s.Grants()) {
+				return errAbove
+			}
+		}
+		return t.addKey(k)
+	})
 }
 
 // UpdateKey implements web.Registry.
@@ -311,16 +322,25 @@ func (t *tx) mayRevoke(s tenant.Scope, id string) error {
 	if err := t.one(adminKeyOne, keyDest(&k), id); err != nil {
 		return err
 	}
-	holds := tenant.Grants{Company: tenant.AllPermissions}
-	if k.UserID != "" {
-		u, err := t.person(k.UserID)
-		if err != nil {
-			return err
-		}
-		holds = u.Grants
+	holds, err := t.holds(k)
+	if err != nil {
+		return err
 	}
 	if !holds.Within(s.Grants()) {
 		return errAbove
 	}
 	return nil
+}
+
+// holds returns what an admin key may do.
+func (t *tx) holds(k tenant.Key) (tenant.Grants, error) {
+	holds := tenant.Grants{Company: tenant.AllPermissions}
+	if k.UserID != "" {
+		u, err := t.person(k.UserID)
+		if err != nil {
+			return holds, err
+		}
+		holds = u.Grants
+	}
+	return k.Narrow(holds), nil
 }

@@ -440,7 +440,7 @@ func (d *Directory) load(ctx context.Context, c *Company, p parsedKey) (a *acces
 		if a.user, err = d.source.LoadUser(ctx, c.id, a.key.UserID); err != nil {
 			return nil, err
 		}
-		a.grants = a.user.Grants
+		a.grants = a.key.Narrow(a.user.Grants)
 	}
 	a.project = c.Projects[a.key.ProjectID]
 	a.limits, a.budgets = d.limits(c, a.project, a.key), c.budgetsOf(a.project, a.key)

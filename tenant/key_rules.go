@@ -14,10 +14,26 @@ const MaxAllowedIPs = 64
 type KeyRules struct {
 	// AllowedIPs are the networks that the key may be used from; none is all.
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	// Scopes are what the key may be used for; none is all. Those of an admin key
+	// are permissions, and those of a project's key parts of the API: see Scope.May.
+	// Most keys have none, and there are many keys: it is a pointer.
+	Scopes *[]string `json:"scopes,omitempty"`
 }
 
-// Zero reports whether the rules narrow nothing.
-func (r KeyRules) Zero() bool { return len(r.AllowedIPs) == 0 }
+// ScopeNames returns the names of the scopes, nil for all.
+func (r KeyRules) ScopeNames() []string {
+	if r.Scopes == nil {
+		return nil
+	}
+	return *r.Scopes
+}
+
+// SetScopes sets the scopes; no names are all.
+func (r *KeyRules) SetScopes(names []string) {
+	if r.Scopes = nil; len(names) > 0 {
+		r.Scopes = &names
+	}
+}
 
 // AllowsIP reports whether the key may be used from addr. An address that is not
 // known is in no network.

@@ -140,6 +140,23 @@ func (g Grants) Allows(project string, need Permissions) bool {
 	return g.In(project).Allows(need)
 }
 
+// Narrow returns of g what the scopes of k leave. Those of a project's key narrow
+// what it may be used for: see Scope.May.
+func (k *Key) Narrow(g Grants) Grants {
+	if k.Kind != KeyAdmin || k.Rules.Scopes == nil {
+		return g
+	}
+	most, unknown := PermissionsOf(k.Rules.ScopeNames())
+	if unknown != "" { // a name that is no permission any more
+		return Grants{}
+	}
+	out := Grants{Company: g.Company & most}
+	for project, p := range g.Projects {
+		out.Add(project, p&most)
+	}
+	return out
+}
+
 // Within reports whether most has all of g, project by project.
 func (g Grants) Within(most Grants) bool {
 	if !g.Company.Within(most.Company) {
@@ -172,7 +189,7 @@ func keyGrants(k *Key) Grants {
 	case KeyLive, KeyTest:
 		return Grants{project: k.ProjectID, within: ModelRequest}
 	case KeyAdmin:
-		return Grants{Company: AllPermissions}
+		return k.Narrow(Grants{Company: AllPermissions})
 	}
 	return Grants{}
 }

@@ -7,6 +7,7 @@
 package tenant
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -128,6 +129,13 @@ func (s Scope) Grants() Grants { return s.access().grants }
 // company as a whole. It says nothing about whether there is such a project.
 func (s Scope) Allows(project string, need Permissions) bool {
 	return s.access().grants.Allows(project, need)
+}
+
+// May reports whether the key may be used for a part of the API, as the scopes of a
+// project's key name it. Whoever holds no such key may.
+func (s Scope) May(part string) bool {
+	k := s.access().key
+	return k == nil || k.Kind == KeyAdmin || k.Rules.Scopes == nil || slices.Contains(k.Rules.ScopeNames(), part)
 }
 
 // Actor names who acts, for audit: "user:<id>" in a session and at a login,

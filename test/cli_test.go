@@ -289,6 +289,8 @@ func TestCLIKey(t *testing.T) {
 	if live.Name != "for the app" || live.ExpiresAt != 0 || admin.ExpiresAt < time.Now().Unix()+3500 {
 		t.Errorf("made %+v and %+v", live, admin)
 	}
+	narrow := decoded[made](t, g.ok(t, nil, "", "key", "create", "-json", "-scopes", "api.model.read"))
+	g.chat(t, narrow.Value, "sandbox/echo").want(t, "a call with a key that only lists models", http.StatusForbidden)
 	printed := g.ok(t, nil, "", "key", "create", "-expires", "60")
 	people := made{ID: row(printed, "id"), Value: row(printed, "value"), Name: row(printed, "name")}
 	works(people, http.StatusOK)
@@ -310,6 +312,7 @@ func TestCLIKey(t *testing.T) {
 		g.fails(t, nil, "", message, append([]string{"key"}, args...)...)
 	}
 	f("kind", "create", "-kind", "op")
+	f("scopes", "create", "-scopes", "api.nothing")
 	f("expires_in_seconds", "create", "-expires", "-5")
 	f("404", "create", "-project", "proj_none")
 	f("404", "revoke", g.Demo.APIKey) // the key is not its id

@@ -383,6 +383,12 @@ func TestCrossCompany(t *testing.T) {
 		{name: "a suspended company's live key", key: w.suspendedLive, kind: tenant.KeyLive, blocked: true},
 		{name: "a suspended company's admin key", key: w.suspendedAdmin, kind: tenant.KeyAdmin, blocked: true},
 	}
+	readOnly := map[string]any{"scopes": []string{"api.all.read"}}
+	_, live := w.newKey(t, a, a.ProjectID, readOnly)
+	_, admin := w.newAdminKey(t, a, readOnly)
+	callers = append(callers, caller{name: "a live key that reads only", key: live, kind: tenant.KeyLive, reads: true},
+		caller{name: "an admin key that reads only", key: admin, kind: tenant.KeyAdmin, reads: true,
+			holds: tenant.ProjectsRead | tenant.KeysRead | tenant.UsageRead | tenant.AuditRead | tenant.GroupsRead})
 	callers = append(callers, w.tokensOf(t, a)...)
 	people := w.peopleOf(t, a)
 	for _, name := range slices.Sorted(maps.Keys(people)) {

@@ -163,6 +163,7 @@ func TestCompanyCredential(t *testing.T) {
 		t.Errorf("the upstream saw %v, want %d of each company", seen, want)
 	}
 	w.unknownModels(t)
+	w.foreignResponses(t)
 
 	// What a provider says about the secret it was sent is not passed on.
 	for _, s := range []*side{w.a, w.b} {
@@ -174,6 +175,25 @@ func TestCompanyCredential(t *testing.T) {
 		return bytes.Contains(ask(t, http.MethodGet, w.g.OpsURL+"/metrics", "", nil).body, []byte("\nbulkhead_ledger_queued_entries 0"))
 	})
 	w.nothingKept(t)
+}
+
+// foreignResponses goes on as A from what only B has been answered.
+func (w *world) foreignResponses(t *testing.T) {
+	t.Helper()
+	before := len(w.up.Requests())
+	goOn := func(id string) string {
+		t.Helper()
+		body := map[string]any{"model": "shared", "input": "Hello", "previous_response_id": id}
+		a := ask(t, http.MethodPost, w.g.URL+"/v1/responses", w.a.APIKey, body)
+		return plain(a.want(t, "going on from "+id, http.StatusNotFound), []string{id})
+	}
+	id := w.b.stable["response"+w.b.ProjectID]
+	if foreign, never := goOn(id), goOn(likeness(id)); foreign != never {
+		t.Errorf("a foreign response is told from one that never was:\n%s\n%s", foreign, never)
+	}
+	if n := len(w.up.Requests()); n != before {
+		t.Errorf("%d requests that go on from a response of B reached the upstream", n-before)
+	}
 }
 
 // unknownModels asks as A for what only B has, in every way a model is named.

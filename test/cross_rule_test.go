@@ -46,13 +46,16 @@ type caller struct {
 	blocked bool               // proved, but company or project may not be served: 403
 	person  *person            // in a session
 	token   bool               // a token of the company's identity provider, or a key given out for one
-	holds   tenant.Permissions // of a token
+	holds   tenant.Permissions // of a token, or of a key with scopes
+	reads   bool               // its scopes are all that only read
 }
 
 // may reports whether the caller holds what the route needs, where it needs it.
 func (c caller) may(r web.Route, project string) bool {
 	switch {
-	case c.token:
+	case c.reads && c.kind == tenant.KeyLive:
+		return r.Method == http.MethodGet || strings.HasSuffix(r.Pattern, "/search")
+	case c.token || c.reads:
 		return c.holds.Allows(r.Need)
 	case c.person == nil:
 		return true // keys have all that the routes they are let in to need
@@ -77,7 +80,7 @@ func expected(r web.Route, ops bool, c caller, project string, own bool) int {
 	case c.kind == tenant.KeySession && ops:
 		return http.StatusUnauthorized // there are no cookies there
 	case c.kind == tenant.KeySession && slices.Contains(r.Keys, tenant.KeyLive) && !slices.Contains(r.Keys, tenant.KeySession) &&
-		!strings.HasPrefix(r.Pattern, "/v1/conversations"): // which knows who asks
+		!strings.HasPrefix(r.Pattern, "/v1/conversations") && !strings.HasPrefix(r.Pattern, "/v1/responses/"): // which know who asks
 		return http.StatusUnauthorized // nor where models are called
 	case (c.kind == tenant.KeyOperator) != ops:
 		return http.StatusForbidden // before anything is looked up

@@ -77,6 +77,7 @@ func newWorld(t *testing.T) *world {
 	suspended := w.newCompany(t)
 	w.suspendedLive, w.suspendedAdmin = suspended.APIKey, suspended.AdminKey
 	g.call(t, http.MethodPost, g.OpsURL+"/admin/companies/"+suspended.ID+"/suspend", g.Operator, nil, nil)
+	up.Reset() // of what was asked to make it
 	return w
 }
 

@@ -89,6 +89,26 @@ func TestIdentitySDK(t *testing.T) {
 	}
 }
 
+// TestIdentityNodeSDK is the same for the SDK for Node, whose exchange its own fetch
+// brings to the gateway, with the keys of the issuer uploaded.
+func TestIdentityNodeSDK(t *testing.T) {
+	interpreter(t, "identity.mjs")
+	issuer := tenanttest.NewIssuer(t, (*httptest.Server).Start)
+	tokens := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/jwks" {
+			fmt.Fprint(rw, issuer.JWKS())
+			return
+		}
+		fmt.Fprint(rw, issuer.Token(r.URL.Query().Get("aud"), r.URL.Query().Get("sub")))
+	}))
+	defer tokens.Close()
+	up := upstream.New(t)
+	g := startGateway(t, "providers:\n  up: {kind: custom, base_url: "+up.BaseURL()+"}\n")
+	g.setCredential(t, g.Demo, "up", upstreamSecret)
+	runScript(t, g, g.Demo, "identity.mjs", "ISSUER="+issuer.Name, "TOKENS_URL="+tokens.URL)
+	nothingLeaked(t, g, g.Demo)
+}
+
 // certFor is a certificate of its own for a name.
 func certFor(t *testing.T, name string) tls.Certificate {
 	t.Helper()

@@ -53,7 +53,7 @@ func (s *Settings) trusted(addr netip.Addr) bool {
 // from.
 func (g *Gateway) checkAddress(rc *fasthttp.RequestCtx, s tenant.Scope) error {
 	k := s.Key()
-	if k == nil || k.Rules.Zero() {
+	if k == nil {
 		return nil
 	}
 	if !k.Rules.AllowsIP(g.settings.Load().clientAddr(rc)) {

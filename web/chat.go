@@ -60,9 +60,9 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 		c.refused = proved(c.scope)
 		return fault.New(fault.Forbidden, "An admin key manages a company; it cannot call models. Use a key of a project.").WithCode("admin_key_not_allowed")
 	}
-	if !c.scope.Allows(c.scope.ProjectID(), tenant.ModelRequest) {
+	if err = permitted(c.scope, c.scope.ProjectID(), tenant.ModelRequest, callsModels); err != nil {
 		c.refused = proved(c.scope)
-		return fault.New(fault.Forbidden, "This key may not call models.").WithCode("permission_required")
+		return err
 	}
 	if err = c.open(apiKey(rc)); err != nil {
 		return err

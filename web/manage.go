@@ -107,10 +107,7 @@ func (r *route) admit(s tenant.Scope, project string) error {
 	if project == "" {
 		project = s.ProjectID()
 	}
-	if !s.Allows(project, r.need) {
-		return fault.New(fault.Forbidden, "You do not have the permissions that this needs: %s.", r.need).WithCode("permission_required")
-	}
-	return nil
+	return permitted(s, project, r.need, r.part)
 }
 
 func errKindOfKey(w who) error {

@@ -62,6 +62,7 @@ type keyBody struct {
 	Kind       string         `json:"kind"` // live (default) or test
 	Limits     *tenant.Limits `json:"limits"`
 	AllowedIPs []string       `json:"allowed_ips"`
+	Scopes     *[]string      `json:"scopes"`
 }
 
 // maxExpiry is the longest life of a key that has an end, in seconds: 10 years.
@@ -95,8 +96,13 @@ func (g *Gateway) mint(r *request, b keyBody, a tenant.ServiceAccount, name stri
 	if err != nil {
 		return "", tenant.Key{}, err
 	}
+	scopes, err := keyScopes(b.Scopes, g.routes.parts)
+	if err != nil {
+		return "", tenant.Key{}, err
+	}
 	value, k := g.Tenants.Minter().Mint(r.scope, kind)
 	k.Rules.AllowedIPs = networks
+	k.Rules.SetScopes(scopes)
 	k.ProjectID, k.ServiceAccountID, k.Name, k.CreatedAt, k.ExpiresAt = a.ProjectID, a.ID, name, g.now(), expires
 	if b.Limits != nil {
 		k.Limits = *b.Limits

@@ -24,6 +24,7 @@ type keyObject struct {
 	Kind       string         `json:"kind"`
 	Limits     *tenant.Limits `json:"limits,omitempty"`
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	Scopes     []string       `json:"scopes,omitempty"`
 	OldExpires *int64         `json:"previous_value_expires_at,omitempty"` // while a rotation overlaps
 }
 
@@ -36,7 +37,7 @@ func toKey(k tenant.KeyWithOwner) keyObject {
 	o := keyObject{
 		ID: k.Key.ID, Object: "organization.project.api_key", Name: k.Key.Name, Redacted: k.Key.Redacted, CreatedAt: k.Key.CreatedAt.Unix(),
 		ExpiresAt: unixTime(k.Key.ExpiresAt), Access: "active", Owner: keyOwner{"service_account", toAccount(k.Owner)}, Kind: k.Key.Kind.String(),
-		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs,
+		LastUsedAt: unixTime(k.Key.LastUsedAt), AllowedIPs: k.Key.Rules.AllowedIPs, Scopes: k.Key.Rules.ScopeNames(),
 	}
 	if k.Key.OldUntil().After(time.Now()) {
 		o.OldExpires = unixTime(k.Key.OldUntil())
@@ -78,6 +79,7 @@ func (g *Gateway) updateProjectKey(r *request) (any, error) {
 		ExpiresIn  *int64         `json:"expires_in_seconds"`
 		Limits     *tenant.Limits `json:"limits"`
 		AllowedIPs *[]string      `json:"allowed_ips"`
+		Scopes     *[]string      `json:"scopes"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -115,6 +117,17 @@ func (g *Gateway) updateProjectKey(r *request) (any, error) {
 			return nil, err
 		}
 	}
+	if b.Scopes != nil {
+		scopes, err := keyScopes(b.Scopes, g.routes.parts)
+		if err != nil {
+			return nil, err
+		}
+		before := k.Rules.ScopeNames()
+		k.Rules.SetScopes(scopes)
+		if wider(scopes, before) && !r.scope.Allows(p.ID, tenant.ModelRequest) {
+			return nil, errWider // who makes keys needs it too
+		}
+	}
 	changed, err := g.Registry.UpdateKey(r.ctx, r.scope, k)
 	return toKey(changed), err
 }
@@ -140,6 +153,7 @@ type adminKeyObject struct {
 	Owner      adminOwner `json:"owner"`
 
 	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
+	Scopes     []string       `json:"scopes,omitempty"`
 	OldExpires *int64         `json:"previous_value_expires_at,omitempty"` // while a rotation overlaps
 }
 
@@ -158,7 +172,7 @@ func toAdminKey(s tenant.Scope, k tenant.Key) adminKeyObject {
 	c := s.Company()
 	o := adminKeyObject{
 		ID: k.ID, Object: "organization.admin_api_key", Name: k.Name, Redacted: k.Redacted, CreatedAt: k.CreatedAt.Unix(), ExpiresAt: unixTime(k.ExpiresAt),
-		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs,
+		LastUsedAt: unixTime(k.LastUsedAt), AllowedIPs: k.Rules.AllowedIPs, Scopes: k.Rules.ScopeNames(),
 		Owner: adminOwner{"user", "organization.user", c.ID().String(), c.Name, c.CreatedAt.Unix(), "owner"},
 	}
 	if k.OldUntil().After(time.Now()) {
@@ -185,9 +199,10 @@ func (g *Gateway) getAdminKey(r *request) (any, error) {
 
 func (g *Gateway) createAdminKey(r *request) (any, error) {
 	var b struct {
-		Name       *string  `json:"name"`
-		ExpiresIn  *int64   `json:"expires_in_seconds"`
-		AllowedIPs []string `json:"allowed_ips"`
+		Name       *string   `json:"name"`
+		ExpiresIn  *int64    `json:"expires_in_seconds"`
+		AllowedIPs []string  `json:"allowed_ips"`
+		Scopes     *[]string `json:"scopes"`
 	}
 	if err := r.decode(&b); err != nil {
 		return nil, err
@@ -207,8 +222,13 @@ func (g *Gateway) createAdminKey(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	scopes, err := keyScopes(b.Scopes, tenant.AllPermissions.Names())
+	if err != nil {
+		return nil, err
+	}
 	value, k := g.Tenants.Minter().Mint(r.scope, tenant.KeyAdmin)
 	k.Rules.AllowedIPs = networks
+	k.Rules.SetScopes(scopes)
 	k.Name, k.CreatedAt, k.ExpiresAt, k.UserID = name, g.now(), expires, r.scope.UserID()
 	o := toAdminKey(r.scope, k)
 	o.Value = value

@@ -74,7 +74,7 @@ func (c *call) goOn() error {
 	switch {
 	case c.endpoint != openai.Responses:
 		return nil
-	case r.Background:
+	case r.Later:
 		return errBackground
 	case r.Conversation:
 		return errConversation

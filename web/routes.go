@@ -338,10 +338,11 @@ func Routes() (out []Route) {
 type routeTable struct {
 	exact    map[string][]*route // by path, for patterns without parameters
 	patterns []*route
+	parts    []string // see parts
 }
 
 func newRouteTable(routes []route) *routeTable {
-	t := &routeTable{exact: map[string][]*route{}}
+	t := &routeTable{exact: map[string][]*route{}, parts: parts(routes)}
 	for i := range routes {
 		r := &routes[i]
 		if strings.Contains(r.pattern, "{") {

@@ -277,10 +277,14 @@ func (c *client) keyCreate(ctx context.Context, args []string) error {
 	name := c.flags.String("name", "made by the command line", "what the key is called")
 	kind := c.flags.String("kind", "live", "live, test or admin")
 	expires := c.flags.Int64("expires", 0, "seconds until the key expires (default: never)")
+	scopes := c.flags.String("scopes", "", "what the key may be used for, with commas between (default: everything a key of its kind may)")
 	if _, err := c.parse(args); err != nil {
 		return err
 	}
 	body := object{"name": *name}
+	if *scopes != "" {
+		body["scopes"] = strings.Split(*scopes, ",")
+	}
 	if *expires != 0 {
 		body["expires_in_seconds"] = *expires
 	}

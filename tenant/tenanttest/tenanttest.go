@@ -108,6 +108,14 @@ func (w *World) Edit(s tenant.Scope, edit func(*tenant.Company)) {
 // Context is that of the test.
 func (w *World) Context() context.Context { return w.t.Context() }
 
+// EditKey changes a key and tells the Directory.
+func (w *World) EditKey(s tenant.Scope, keyID string, edit func(*tenant.Key)) {
+	w.mu.Lock()
+	edit(w.keys[s.ID().String()+" "+keyID])
+	w.mu.Unlock()
+	w.Changed(s.ID().String())
+}
+
 // Revoke removes a key and tells the Directory.
 func (w *World) Revoke(s tenant.Scope, keyID string) {
 	w.RevokeQuietly(s, keyID)
