@@ -16,7 +16,7 @@ type Local struct {
 
 	mu        sync.Mutex
 	companies map[string]*localCompany // by id
-	used      list.List // of *localTail, the one used last in front
+	used      list.List                // of *localTail, the one used last in front
 	bytes     int64
 }
 

@@ -203,4 +203,3 @@ func (a answer) conversation(t *testing.T) string {
 	}
 	return id
 }
-
