@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bulkhead/fault"
 	"bulkhead/openai"
 	"bulkhead/tenant"
 )
@@ -68,6 +69,14 @@ type Limits struct {
 	Bytes         int64 // of the items of one conversation
 }
 
+// Fit refuses more items or bytes than one conversation may have.
+func (l Limits) Fit(items, bytes int64) error {
+	if items > l.Items || bytes > l.Bytes {
+		return fault.New(fault.Invalid, "The conversation would have %d items of %d bytes; it may have %d of %d. Begin a new one.", items, bytes, l.Items, l.Bytes).WithCode("conversation_full")
+	}
+	return nil
+}
+
 // Store keeps conversations. A conversation is there for keys of its project, and
 // if the key is a token of an end user for that user's only; for others, and where
 // it never was, each method returns tenant.ErrNotFound. Lists are as openai.Page
@@ -92,6 +101,8 @@ type Store interface {
 	JoinConversation(ctx context.Context, s tenant.Scope, id, agent, user string) (Conversation, error)
 	// RecentItems returns the last items, at most so many.
 	RecentItems(ctx context.Context, s tenant.Scope, id string, most int) (Tail, error)
+	// MayBegin refuses one more conversation where the company has as many as it may.
+	MayBegin(ctx context.Context, s tenant.Scope, l Limits) error
 	// BeginConversation is CreateConversation for one that begins with a turn. It
 	// leaves no row in the audit log, nor does AddTurn.
 	BeginConversation(ctx context.Context, s tenant.Scope, c Conversation, items []Item, l Limits) (Tail, error)

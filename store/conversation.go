@@ -98,6 +98,23 @@ func (db *DB) CreateConversation(ctx context.Context, s tenant.Scope, c memory.C
 	})
 }
 
+// MayBegin implements memory.Store.
+func (db *DB) MayBegin(ctx context.Context, s tenant.Scope, l memory.Limits) error {
+	return db.read(ctx, s.ID(), func(t *tx) error {
+		_, err := t.conversationsFit(l)
+		return err
+	})
+}
+
+// conversationsFit returns how many conversations the company has, which are fewer
+// than it may have.
+func (t *tx) conversationsFit(l memory.Limits) (n int64, err error) {
+	if err = t.one(conversationsHeld, []any{&n}); err == nil && n >= l.Conversations {
+		err = fault.New(fault.Invalid, "Your company has %d conversations, which is as many as it may have. Delete some.", n).WithCode("conversations_exceeded")
+	}
+	return n, err
+}
+
 // BeginConversation implements memory.Store.
 func (db *DB) BeginConversation(ctx context.Context, s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) (tail memory.Tail, err error) {
 	err = db.add(ctx, s, func(t *tx) error {
@@ -108,12 +125,9 @@ func (db *DB) BeginConversation(ctx context.Context, s tenant.Scope, c memory.Co
 }
 
 func (t *tx) beginConversation(s tenant.Scope, c memory.Conversation, items []memory.Item, l memory.Limits) (tail memory.Tail, err error) {
-	var n int64
-	if err := t.one(conversationsHeld, []any{&n}); err != nil {
+	n, err := t.conversationsFit(l)
+	if err != nil {
 		return tail, err
-	}
-	if n >= l.Conversations {
-		return tail, fault.New(fault.Invalid, "Your company has %d conversations, which is as many as it may have. Delete some.", n).WithCode("conversations_exceeded")
 	}
 	err = must(t.exec(conversationInserted, c.ID, c.ProjectID, c.CreatedBy, c.AgentID, c.UserID, c.Bound, asJSON(c.Metadata), micros(c.CreatedAt)))
 	if err != nil {
@@ -221,8 +235,8 @@ func (t *tx) addItems(s tenant.Scope, id string, items []memory.Item, l memory.L
 	if err := t.one(conversationSize, []any{&seq, &count, &bytes, &tail.Version}, id); err != nil {
 		return tail, err
 	}
-	if count > l.Items || bytes > l.Bytes {
-		return tail, fault.New(fault.Invalid, "The conversation would have %d items of %d bytes; it may have %d of %d. Begin a new one.", count, bytes, l.Items, l.Bytes).WithCode("conversation_full")
+	if err := l.Fit(count, bytes); err != nil {
+		return tail, err
 	}
 	seq -= n
 	var turn int64

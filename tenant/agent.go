@@ -29,15 +29,17 @@ type AgentDefinition struct {
 
 // Memory says what an agent remembers.
 type Memory struct {
-	// Conversation lets calls join conversations.
-	Conversation bool `json:"conversation"`
+	// Conversation lets calls join conversations; nil does.
+	Conversation *bool `json:"conversation"`
 	// WindowTokens is how many tokens of earlier turns go before a turn; nil is as the
 	// gateway's configuration says.
 	WindowTokens *int64 `json:"window_tokens"`
 }
 
 // Remembers reports whether calls of the agent can join conversations.
-func (a *Agent) Remembers() bool { return a.Memory == nil || a.Memory.Conversation }
+func (a *Agent) Remembers() bool {
+	return a.Memory == nil || a.Memory.Conversation == nil || *a.Memory.Conversation
+}
 
 // Knowledge says what an agent looks up before it answers.
 type Knowledge struct {

@@ -189,6 +189,25 @@ func TestConversationTools(t *testing.T) {
 	k.send(t, k.key, in, says("up/say", "Thanks")).conversation(t)
 	want(t, "the turn after", k.received(t), "user: How is it?\nassistant: <nil> calls "+id+"\ntool: good for "+id+"\nassistant: you said: good\nuser: Thanks\n")
 
+	// Sent again with its key it is answered again, though the call is not open any more.
+	in = k.send(t, k.key, "new", ask).conversation(t)
+	id = k.itemList(t, k.key, in)[1].CallID
+	k.again = "once"
+	only := map[string]any{"model": "up/call", "messages": []chatMessage{answers("well")}}
+	first := k.send(t, k.key, in, only)
+	second := k.send(t, k.key, in, only)
+	if first.conversation(t) != in || second.conversation(t) != in || !bytes.Equal(first.body, second.body) || second.header.Get("X-Bulkhead-Idempotent-Replay") != "true" {
+		t.Errorf("sent again: %s\n%s", first.body, second.body)
+	}
+	other := k.send(t, k.key, "new", ask).want(t, "the key with another request", http.StatusBadRequest)
+	if code, _ := other.fault(); code != "idempotency_key_reused" {
+		t.Errorf("%s", other.body)
+	}
+	k.again = ""
+	if n := len(k.itemList(t, k.key, in)); n != 4 {
+		t.Errorf("%d items:\n%s", n, k.items(t, k.key, in))
+	}
+
 	// An answer that nobody has asked for is refused, before anything is sent.
 	n := len(k.up.Requests())
 	a := k.send(t, k.key, in, map[string]any{"model": "up/call", "messages": []chatMessage{{Role: "tool", ToolCall: "call_never", Content: "x"}}})
@@ -257,7 +276,7 @@ func TestConversationAtOnce(t *testing.T) {
 
 // TestConversationWindow: as many whole turns go before as fit, the newest first.
 func TestConversationWindow(t *testing.T) {
-	k := startTalking(t, "memory: {window_tokens: 60, conversation_items: 12}\n")
+	k := startTalking(t, "memory: {window_tokens: 60, conversation_items: 12, conversation_bytes: 8KiB}\n")
 	in := k.send(t, k.key, "new", says("up/say", "one")).conversation(t)
 	for _, text := range []string{"two", strings.Repeat("long ", 100), "three", "four"} {
 		k.send(t, k.key, in, says("up/say", text)).conversation(t)
@@ -265,15 +284,31 @@ func TestConversationWindow(t *testing.T) {
 	want(t, "the window", k.received(t), "user: three\nassistant: you said: three\nuser: four\n")
 	k.send(t, k.key, in, says("up/say", "five")).conversation(t)
 	want(t, "the window", k.received(t), "user: three\nassistant: you said: three\nuser: four\nassistant: you said: four\nuser: five\n")
-	// A full conversation takes no more, and says so instead of answering.
-	s := says("up/say", "six")
-	a := k.send(t, k.key, in, s)
-	if code, _ := a.fault(); a.status != http.StatusBadRequest || code != "conversation_full" {
-		t.Errorf("status %d: %s", a.status, a.body)
+	// A full conversation takes no more, and says so before anything is sent.
+	n := len(k.up.Requests())
+	full := func(in, text string) {
+		t.Helper()
+		a := k.send(t, k.key, in, says("up/say", text))
+		if code, _ := a.fault(); a.status != http.StatusBadRequest || code != "conversation_full" {
+			t.Errorf("status %d: %s", a.status, a.body)
+		}
 	}
+	full(in, "six")
+	if len(k.up.Requests()) != n {
+		t.Error("a turn that has no room was sent")
+	}
+	// What turns out to be too much only with its answer is not given to the client
+	// as if it had been remembered.
+	in = k.send(t, k.key, "new", says("up/say", "one")).conversation(t)
+	long := strings.Repeat("x", 4000)
+	full(in, long)
+	s := says("up/say", long)
 	s["stream"] = true
 	if a, err := k.trySend(t.Context(), k.key, in, s); err == nil || !bytes.Contains(a.body, []byte("conversation_full")) || bytes.Contains(a.body, []byte("[DONE]")) {
 		t.Errorf("%v: %s", err, a.body)
+	}
+	if n := len(k.itemList(t, k.key, in)); n != 2 {
+		t.Errorf("%d items", n)
 	}
 	// An agent has its own window.
 	k.g.newAgent(t, k.key, map[string]any{"model": "up/say", "slug": "short", "memory": map[string]any{"window_tokens": 0}})
@@ -309,7 +344,7 @@ func TestConversationKill(t *testing.T) {
 	g := prepare(t, fmt.Sprintf("providers: {up: {kind: openai, base_url: %q}}\n", up.BaseURL()))
 	run := g.serve(t)
 	g.setCredential(t, g.Demo, "up", upstreamSecret)
-	k := talker{g, up, g.Demo, g.Demo.APIKey}
+	k := talker{g: g, up: up, c: g.Demo, key: g.Demo.APIKey}
 	const talks = 4
 	var ids [talks]string
 	for i := range ids {

@@ -19,6 +19,8 @@ type talker struct {
 	up  *upstream.Server
 	c   company
 	key string
+
+	again string // Idempotency-Key, if it is not ""
 }
 
 // startTalking starts a gateway whose provider "up" has the models "say", which
@@ -39,7 +41,7 @@ func startTalking(t *testing.T, config string) talker {
 	})
 	g := startGateway(t, fmt.Sprintf("providers: {up: {kind: openai, base_url: %q}}\n", up.BaseURL())+config)
 	g.setCredential(t, g.Demo, "up", upstreamSecret)
-	return talker{g, up, g.Demo, g.Demo.APIKey}
+	return talker{g: g, up: up, c: g.Demo, key: g.Demo.APIKey}
 }
 
 type chatMessage struct {
@@ -113,6 +115,9 @@ func (k talker) open(ctx context.Context, key, in string, body any) (*http.Respo
 	}
 	req.Header.Set("Authorization", "Bearer "+key)
 	req.Header.Set("Content-Type", "application/json")
+	if k.again != "" {
+		req.Header.Set("Idempotency-Key", k.again)
+	}
 	if in != "" {
 		req.Header.Set("X-Conversation-Id", in)
 	}

@@ -87,17 +87,17 @@ func (c *call) run(rc *fasthttp.RequestCtx) (err error) {
 	c.beAgent()
 	c.annotates = string(rc.Request.Header.Peek(annotationsHeader)) == "true"
 
-	// What was said before, which is part of the request from here on.
-	if err = c.join(rc); err != nil {
-		return err
-	}
-
 	// Where it may go: the targets in the order to try them.
 	if c.targets, err = c.settings.Router.Route(c.scope, c.endpoint, c.requested, c.targetRoom[:0]); err != nil {
 		return err
 	}
 	if err = c.stay(); err != nil {
 		return err
+	}
+
+	// What was said before, which is part of the request from here on.
+	if err = c.join(rc); err != nil {
+		return c.replayed(err)
 	}
 
 	c.g.health.Order(c.targets, c.start)

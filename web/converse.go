@@ -79,6 +79,9 @@ func (c *call) join(rc *fasthttp.RequestCtx) error {
 	} else if v.in, err = c.g.Memory.Chats.Join(c.ctx, c.scope, id, agent, c.user); err != nil {
 		return conversationFault(err)
 	}
+	if err := c.hasRoom(&v.in); err != nil {
+		return err
+	}
 	window := memory.Window{Tokens: c.settings.Memory.Window, Bytes: maxHistory}
 	if c.agent != nil && c.agent.Memory != nil && c.agent.Memory.WindowTokens != nil {
 		window.Tokens = *c.agent.Memory.WindowTokens
@@ -88,6 +91,15 @@ func (c *call) join(rc *fasthttp.RequestCtx) error {
 	}
 	c.said = v
 	return c.putBefore(all, from)
+}
+
+// hasRoom refuses a turn before it is sent, and billed, where it cannot be stored.
+func (c *call) hasRoom(in *memory.Joined) error {
+	l := c.settings.Memory.Limits
+	if in.Version == 0 {
+		return c.g.Memory.Store.MayBegin(c.ctx, c.scope, l)
+	}
+	return l.Fit(in.Items+2, in.Bytes+1) // a question and an answer at least
 }
 
 // putBefore puts the stored turns before the message at from, and reads the request

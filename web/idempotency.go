@@ -133,6 +133,15 @@ func (c *call) recall(err error) error {
 	if c.kept == nil || f.Code != limiter.CodeClaimed && f.Type != "budget_held" && f.Code != "insufficient_quota" {
 		return err
 	}
+	return c.replayed(err)
+}
+
+// replayed is what the call ends with where it cannot be made because of err: the
+// answer, if it was made before.
+func (c *call) replayed(err error) error {
+	if c.kept == nil {
+		return err
+	}
 	k, failed := c.g.Kept.KeptCall(c.ctx, c.scope, c.kept.claim)
 	if failed != nil || k.State == tenant.Begun && k.Request == c.kept.request {
 		return err

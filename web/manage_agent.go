@@ -364,9 +364,13 @@ func (b *agentBody) memory(a *tenant.Agent) error {
 		a.Memory = nil
 		return nil
 	}
-	m := tenant.Memory{Conversation: true}
+	var m tenant.Memory
 	if err := decodeField("memory", b.Memory, &m); err != nil {
 		return err
+	}
+	if m.Conversation == nil {
+		m.Conversation = new(bool)
+		*m.Conversation = true
 	}
 	if n := m.WindowTokens; n != nil && (*n < 0 || *n > maxWindow) {
 		return fault.Field("memory.window_tokens", "memory.window_tokens must be from 0 to %d.", maxWindow)

@@ -246,6 +246,8 @@ func testConversations(t *testing.T, open Open) {
 	few.Conversations = 2
 	err = db.CreateConversation(ctx, s, conversation(s, "conv_3", "three", epoch), nil, few)
 	same(t, fault.As(err).Code, "conversations_exceeded")
+	same(t, fault.As(db.MayBegin(ctx, s, few)).Code, "conversations_exceeded")
+	must(t, db.MayBegin(ctx, s, said))
 
 	// They go when their time is over, many in turn, the company's own time first.
 	for i := range 250 {
