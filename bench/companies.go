@@ -99,19 +99,18 @@ func (b *bench) populated(ctx context.Context, n int) (*gateway, companiesRow, e
 // create makes n companies, four at a time, and returns their keys.
 func create(ctx context.Context, g *gateway, n int) ([]string, error) {
 	keys := make([]string, n)
-	return keys, each(ctx, n, func(_ context.Context, i int) error {
+	return keys, each(ctx, n, 4, func(_ context.Context, i int) error {
 		c, err := g.newCompany(fmt.Sprintf("c%d", i))
 		keys[i] = c.APIKey
 		return err
 	})
 }
 
-// each does something with each of n companies, four at a time.
-func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+// each does something with each of n companies, so many at a time.
+func each(ctx context.Context, n, at int, f func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	const at = 4
 	for w := range at {
 		wg.Go(func() {
 			for i := w; i < n && ctx.Err() == nil; i += at {

@@ -29,6 +29,7 @@ const (
 	groundedAgent      = "agent/desk"
 	embedderModel      = "bench-384"
 	embedderRole       = "_embedder"
+	teachAt            = 16 // companies whose files are taken in at one time
 )
 
 // groundedRow is one index of vectors. Times are of the client, at a fixed rate, of
@@ -108,11 +109,11 @@ func (b *bench) grounded(ctx context.Context) (rows []groundedRow, err error) {
 		return nil, err
 	}
 	defer embedder.stop()
-	indexes := []string{"local"}
-	if b.milvus != "" {
-		indexes = append(indexes, "milvus")
-	}
-	for _, index := range indexes {
+	for _, index := range []string{"local", "milvus"} {
+		if index == "milvus" && b.milvus == "" {
+			continue
+		}
+		say("grounded: " + index)
 		row, err := b.groundedIn(ctx, index, addr)
 		if err != nil {
 			return rows, fmt.Errorf("grounded: %s: %w", index, err)
@@ -124,7 +125,7 @@ func (b *bench) grounded(ctx context.Context) (rows []groundedRow, err error) {
 
 func (b *bench) groundedIn(ctx context.Context, index, embedder string) (groundedRow, error) {
 	row := groundedRow{Index: index, Companies: b.grounding, Chunks: groundedChunks, Dimensions: groundedDimensions}
-	env := []string{"BULKHEAD_EMBEDDINGS_BASE_URL=http://" + embedder + "/v1", "BULKHEAD_EMBEDDINGS_MODEL=" + embedderModel, "BULKHEAD_KNOWLEDGE_VECTOR_BYTES=4GiB"}
+	env := []string{"BULKHEAD_EMBEDDINGS_BASE_URL=http://" + embedder + "/v1", "BULKHEAD_EMBEDDINGS_MODEL=" + embedderModel, "BULKHEAD_KNOWLEDGE_VECTOR_BYTES=4GiB", fmt.Sprint("BULKHEAD_KNOWLEDGE_INGEST=", teachAt)}
 	if index == "milvus" {
 		env = append(env, "BULKHEAD_MILVUS_ADDR="+b.milvus)
 	}
@@ -138,7 +139,7 @@ func (b *bench) groundedIn(ctx context.Context, index, embedder string) (grounde
 	if err != nil {
 		return row, err
 	}
-	if err := each(ctx, len(keys), func(ctx context.Context, i int) error { return g.teach(ctx, i, keys[i]) }); err != nil {
+	if err := each(ctx, len(keys), teachAt, func(ctx context.Context, i int) error { return g.teach(ctx, i, keys[i]) }); err != nil {
 		return row, err
 	}
 	row.Ingest = time.Since(begun).Seconds()

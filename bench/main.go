@@ -87,6 +87,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.conns, "conns", 16, "connections of a closed loop")
 	flag.IntVar(&b.rate, "rate", 500, "calls a second of the case latency")
 	flag.StringVar(&b.redis, "redis", "", "redis://HOST:PORT/DB of a Redis for the case redis, which is left out without")
+	flag.IntVar(&b.grounding, "companies", 0, "companies of the case grounded (default 20, full 1000)")
 	flag.StringVar(&b.milvus, "milvus", "", "HOST:PORT of a Milvus for the case grounded, which without is measured in process only")
 	flag.StringVar(&b.binary, "gateway", "", "the gateway's binary (default: built from ./cmd/gateway)")
 	flag.Parse()
@@ -116,21 +117,24 @@ func run(ctx context.Context) error {
 
 // check reports what is wrong with the flags, and fills in the scale.
 func (b *bench) check(scale string, chosen []string) error {
-	d := 5 * time.Second
+	d, grounding := 5*time.Second, 20
 	b.warmUp = 300 * time.Millisecond
 	switch scale {
 	case "small":
-		b.streams, b.few, b.all, b.grounding = 500, 10, 500, 20
+		b.streams, b.few, b.all = 500, 10, 500
 	case "full":
-		b.streams, b.few, b.all, b.grounding, d = 2000, 10, 10_000, 1000, 20*time.Second
+		b.streams, b.few, b.all, d, grounding = 2000, 10, 10_000, 20*time.Second, 1000
 	default:
 		return fmt.Errorf("-scale is small or full, not %q", scale)
 	}
 	if b.duration == 0 {
 		b.duration = d
 	}
-	if b.duration < 0 || b.rounds < 1 || b.conns < 1 || b.rate < 1 {
-		return errors.New("-duration, -rounds, -conns and -rate must be above 0")
+	if b.grounding == 0 {
+		b.grounding = grounding
+	}
+	if b.duration < 0 || b.grounding < 0 || b.rounds < 1 || b.conns < 1 || b.rate < 1 {
+		return errors.New("-duration, -companies, -rounds, -conns and -rate must be above 0")
 	}
 	for _, c := range chosen {
 		if !slices.Contains(allCases, c) {

@@ -162,12 +162,12 @@ func vectorOf(text string) []float32 {
 	return v
 }
 
-// next waits for a call that is as asked for, and returns it; hold says whether it
-// is answered.
-func (e *scriptedEmbedder) next(t *testing.T, what string, hold bool, ok func(embedding) bool) (found embedding) {
-	t.Helper()
+// next looks out for a call that is as asked for, and returns what waits for it; hold
+// says whether it is answered.
+func (e *scriptedEmbedder) next(what string, hold bool, ok func(embedding) bool) (wait func(*testing.T) embedding) {
 	caught := make(chan embedding, 1)
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.trap = func(call embedding) bool {
 		if !ok(call) {
 			return false
@@ -176,13 +176,15 @@ func (e *scriptedEmbedder) next(t *testing.T, what string, hold bool, ok func(em
 		caught <- call
 		return hold
 	}
-	e.mu.Unlock()
-	select {
-	case found = <-caught:
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("not within 2 minutes: %s", what)
+	return func(t *testing.T) (found embedding) {
+		t.Helper()
+		select {
+		case found = <-caught:
+		case <-time.After(5 * time.Minute):
+			t.Fatalf("not within 5 minutes: %s", what)
+		}
+		return found
 	}
-	return found
 }
 
 // paragraphs of a document: more than two batches.

@@ -33,7 +33,7 @@ type shelves struct {
 // the index of words.
 func TestIngestFleet(t *testing.T) {
 	sc := scale.Of(t)
-	quiet, files, kills := scale.Pick(sc, 2, 3), scale.Pick(sc, 6, 40), scale.Pick(sc, 3, 30)
+	quiet, more, kills := scale.Pick(sc, 2, 3), scale.Pick(sc, 2, 1), scale.Pick(sc, 3, 30) // files of each company, at first and before each kill
 	s3, milvus := servers.Start(t, "s3"), servers.Start(t, "milvus", patientMilvus)
 	f := newFleet(t, sc, fleetOptions{config: s3Config(s3), env: []string{"BULKHEAD_MILVUS_ADDR=" + milvus.Var("MILVUS_ADDR")}})
 	embed := newScriptedEmbedder(f.up)
@@ -90,7 +90,6 @@ func TestIngestFleet(t *testing.T) {
 	// Kills, in turn while the first chunks are embedded, when some are stored, and at
 	// any moment from the answer for the last ones on.
 	phases := map[string]int{}
-	upload(files)
 	for k := range kills {
 		skip := random.IntN(2)
 		pick := func(ok func(embedding) bool) func(embedding) bool {
@@ -102,14 +101,18 @@ func TestIngestFleet(t *testing.T) {
 				return skip < 0
 			}
 		}
-		var hit embedding
+		var next func(*testing.T) embedding
 		switch k % 3 {
 		case 0:
-			hit = embed.next(t, "first chunks are embedded", true, pick(func(c embedding) bool { return c.first }))
+			next = embed.next("first chunks are embedded", true, pick(func(c embedding) bool { return c.first }))
 		case 1:
-			hit = embed.next(t, "more chunks are embedded", true, pick(func(c embedding) bool { return !c.first && !c.last }))
+			next = embed.next("more chunks are embedded", true, pick(func(c embedding) bool { return !c.first && !c.last }))
 		default:
-			hit = embed.next(t, "the last chunks are embedded", false, pick(func(c embedding) bool { return c.last }))
+			next = embed.next("the last chunks are embedded", false, pick(func(c embedding) bool { return c.last }))
+		}
+		upload(more)
+		hit := next(t)
+		if k%3 == 2 {
 			<-time.After(time.Duration(random.IntN(400)) * time.Millisecond) // the moment is the test's choice
 		}
 		f.runs[hit.gateway].kill(t)
