@@ -1,10 +1,6 @@
 package config
 
-import (
-	"errors"
-	"strings"
-	"time"
-)
+import "time"
 
 // Limits are the limits of a company that has none of its own.
 type Limits struct {
@@ -66,15 +62,6 @@ type Budgets struct {
 	// another change waits.
 	// Default UTC.
 	TimeZone string `yaml:"time_zone" restart:"yes"`
-}
-
-// Zone returns the operator's time zone. The machine's own is not one: gateways on
-// different machines would not count alike.
-func (b *Budgets) Zone() (*time.Location, error) {
-	if b.TimeZone == "" || strings.EqualFold(b.TimeZone, "local") {
-		return nil, errors.New("not a zone")
-	}
-	return time.LoadLocation(b.TimeZone)
 }
 
 // Embeddings is the operator's own service for embeddings. What companies use of

@@ -3,10 +3,12 @@ package config
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // MasterKeyBytes returns the 32 bytes of master_key, or nil if it is empty or
@@ -65,4 +67,13 @@ func (o OTel) headers() map[string]string {
 		m[name] = value
 	}
 	return m
+}
+
+// Zone returns the operator's time zone. The machine's own is not one: gateways on
+// different machines would not count alike.
+func (b *Budgets) Zone() (*time.Location, error) {
+	if b.TimeZone == "" || strings.EqualFold(b.TimeZone, "local") {
+		return nil, errors.New("not a zone")
+	}
+	return time.LoadLocation(b.TimeZone)
 }

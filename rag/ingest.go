@@ -54,7 +54,8 @@ type Jobs interface {
 	JobChunks(ctx context.Context, s tenant.Scope, j *Job, from, limit int) ([]Chunk, error)
 	// PutChunks stores chunks, in place of those with the same Ref.
 	PutChunks(ctx context.Context, s tenant.Scope, j *Job, chunks []Chunk) error
-	// FinishJob makes the file visible, or forgets what was to be discarded. It fails
+	// FinishJob makes the file visible, or forgets what was to be discarded. Vectors
+	// that are not like those of the store are an error, which counts as a try. It fails
 	// with ErrLost too if the store has vectors of another embedder by now.
 	FinishJob(ctx context.Context, s tenant.Scope, j *Job, d Done) error
 	// FailJob ends an Ingest for good. What there is of the file goes.

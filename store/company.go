@@ -128,7 +128,7 @@ func (db *DB) CreateCompany(ctx context.Context, a tenant.Act, c tenant.NewCompa
 			}
 		}
 		if c.Invite != nil {
-			if err := t.addInvite(*c.Invite); err != nil {
+			if err := t.addInvite(*c.Invite, 1); err != nil {
 				return err
 			}
 		}

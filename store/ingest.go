@@ -242,6 +242,8 @@ func (db *DB) PutChunks(ctx context.Context, s tenant.Scope, j *rag.Job, chunks 
 	})
 }
 
+var errUnlike = errors.New("the store has vectors of another embedder, or of another dimension")
+
 // FinishJob implements rag.Jobs.
 func (db *DB) FinishJob(ctx context.Context, s tenant.Scope, j *rag.Job, d rag.Done) error {
 	return db.write(ctx, s, func(t *tx) error {
@@ -254,7 +256,12 @@ func (db *DB) FinishJob(ctx context.Context, s tenant.Scope, j *rag.Job, d rag.D
 		if _, err := t.exec(chunksTrimmed, j.StoreID, j.FileID, d.Chunks); err != nil {
 			return err
 		}
-		if err := held(t.exec(storeShown, j.StoreID, d.EmbedderID, d.Dimension, int64(d.Stamp))); err != nil {
+		// The job is this gateway's, so the store is there: it is the vectors that do
+		// not fit. To make them anew helps where the store was changed meanwhile; where
+		// the embedder makes others than it did, the tries end.
+		if err := must(t.exec(storeShown, j.StoreID, d.EmbedderID, d.Dimension, int64(d.Stamp))); errors.Is(err, errNoRow) {
+			return errUnlike
+		} else if err != nil {
 			return err
 		}
 		return held(t.exec(jobFinished, j.StoreID, j.FileID, j.Claim, d.Bytes, d.Chunks))

@@ -27,6 +27,7 @@ var (
 		`UPDATE invite SET accepted_at = $3 WHERE company_id = $1 AND id = $2 AND accepted_at = 0 AND expires_at > $3`}
 	inviteDeleted = statement{"invite_deleted",
 		`DELETE FROM invite WHERE company_id = $1 AND id = $2 AND accepted_at = 0`}
+	invitesPending = statement{"invites_pending", `SELECT count(*) FROM invite WHERE company_id = $1 AND accepted_at = 0`}
 	// invitesReplaced takes back what was asked before: the last token counts.
 	invitesReplaced = statement{"invites_replaced",
 		`DELETE FROM invite WHERE company_id = $1 AND email = $2 AND accepted_at = 0 RETURNING id`}
@@ -101,7 +102,7 @@ func (t *tx) mayInvite(s tenant.Scope, i tenant.Invite) error {
 }
 
 // CreateInvite implements web.People.
-func (db *DB) CreateInvite(ctx context.Context, s tenant.Scope, i tenant.Invite) error {
+func (db *DB) CreateInvite(ctx context.Context, s tenant.Scope, i tenant.Invite, most int) error {
 	return db.change(ctx, s, func(t *tx) error {
 		if err := t.mayInvite(s, i); err != nil {
 			return err
@@ -111,11 +112,12 @@ func (db *DB) CreateInvite(ctx context.Context, s tenant.Scope, i tenant.Invite)
 				return err
 			}
 		}
-		return t.addInvite(i)
+		return t.addInvite(i, most)
 	})
 }
 
-func (t *tx) addInvite(i tenant.Invite) error {
+// addInvite stores an invite, where fewer than most wait to be accepted.
+func (t *tx) addInvite(i tenant.Invite, most int) error {
 	var id, hash string
 	err := t.one(personByEmail, []any{&id, &hash}, i.Email)
 	switch {
@@ -138,6 +140,13 @@ func (t *tx) addInvite(i tenant.Invite) error {
 		if err := t.audit(audit.InviteDeleted, "", id); err != nil {
 			return err
 		}
+	}
+	var pending int
+	if err := t.one(invitesPending, []any{&pending}); err != nil {
+		return err
+	}
+	if pending >= most {
+		return fault.New(fault.Invalid, "There are %d invites already that nobody has accepted. Delete some of them.", pending).WithCode("too_many_invites")
 	}
 	k := i.Key
 	if _, err := t.exec(inviteInserted, k.ID, i.Email, i.Role, asJSON(i.Projects), k.Hash[:], micros(k.CreatedAt), micros(k.ExpiresAt)); err != nil {

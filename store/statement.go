@@ -94,7 +94,7 @@ func companyStatements() []statement {
 		routeDeleted, routeInserted, routeUpdated, routesLoaded,
 		accountDeleted, accountInserted, accountOne, accountUpdated,
 		grantGone, grantPut, grantsEverywhere, grantsInProject, grantsOfAllGone, grantsOfPrincipal, grantsOfRoleGone, grantsOfUser,
-		groupDeleted, groupInserted, groupRenamed, groupsAll, inviteAccepted, inviteDeleted, inviteInserted, inviteOne, invitesReplaced,
+		groupDeleted, groupInserted, groupRenamed, groupsAll, inviteAccepted, inviteDeleted, inviteInserted, inviteOne, invitesPending, invitesReplaced,
 		keysOfUserRevoked, memberGone, memberOfAllGone, memberPut, membersOfOneGone, ownersCounted,
 		personByEmail, personDeleted, personInserted, personOne, personPasswordSet, personsOfGroup,
 		roleDeleted, roleInserted, roleOne, roleUpdated, rolesAll,

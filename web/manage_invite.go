@@ -80,6 +80,10 @@ func (g *Gateway) getInvite(r *request) (any, error) {
 	return g.toInvite(*i), nil
 }
 
+// maxPendingInvites bounds how many invites of a company wait to be accepted, those
+// too whose time is over.
+const maxPendingInvites = 1000
+
 // maxInviteProjects bounds the projects of one invite.
 const maxInviteProjects = 100
 
@@ -116,7 +120,7 @@ func (g *Gateway) createInvite(r *request) (any, error) {
 	i, token := g.newInvite(r.scope, email, role.Name, b.Projects)
 	o := g.toInvite(i)
 	o.Token, o.AcceptPath = token, acceptPath
-	return o, g.Registry.CreateInvite(r.ctx, r.scope, i)
+	return o, g.Registry.CreateInvite(r.ctx, r.scope, i, maxPendingInvites)
 }
 
 func (g *Gateway) deleteInvite(r *request) (any, error) {

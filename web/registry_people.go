@@ -32,7 +32,7 @@ type People interface {
 	LoadInvite(ctx context.Context, id tenant.ID, inviteID string) (*tenant.Invite, error)
 	// CreateInvite stores an invite in place of those to the same address that
 	// are not accepted.
-	CreateInvite(ctx context.Context, s tenant.Scope, i tenant.Invite) error
+	CreateInvite(ctx context.Context, s tenant.Scope, i tenant.Invite, most int) error
 	DeleteInvite(ctx context.Context, s tenant.Scope, id string) error
 	// AcceptInvite makes a user of the invite that opened s: once.
 	AcceptInvite(ctx context.Context, s tenant.Scope, u tenant.User, password string) (tenant.User, error)

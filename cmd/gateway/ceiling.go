@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"bulkhead/config"
@@ -19,7 +20,7 @@ func (h *house) ceilingZone(ctx context.Context, cfg *config.Config, d *tenant.D
 	if err != nil {
 		return err
 	}
-	for {
+	for range 10 {
 		was, set, err := h.db.CeilingCalendar(ctx)
 		if err != nil || zoneOf(was) == zone.String() {
 			return err
@@ -43,6 +44,7 @@ func (h *house) ceilingZone(ctx context.Context, cfg *config.Config, d *tenant.D
 			return err
 		}
 	}
+	return errors.New("the time zone of ceilings is being changed by others")
 }
 
 // firstCalendar is next, but for an installation without companies: nothing runs

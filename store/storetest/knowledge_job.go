@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -92,6 +93,15 @@ func testJobLife(t *testing.T, w *world, s tenant.Scope) {
 	got, err := db.FileChunks(ctx, s, "vs_1", "file-1", 0, 10)
 	must(t, err)
 	same(t, []any{got[0].Text, got[0].Vector, got[0].EmbedderID}, []any{"text", []float32{1, -2.5}, "e"})
+
+	// Vectors unlike those that the store has are no lost job: it is tried again, until
+	// the tries end. Nothing of it is shown.
+	for _, d := range []rag.Done{{EmbedderID: "e", Dimension: 3, Chunks: 1}, {EmbedderID: "other", Dimension: 2, Chunks: 1}} {
+		if err := db.FinishJob(ctx, s, second, d); err == nil || errors.Is(err, rag.ErrLost) {
+			t.Errorf("unlike vectors: %v", err)
+		}
+	}
+	must(t, db.RenewJob(ctx, s, second, lease))
 
 	// A file that is deleted while it is taken in.
 	must(t, db.PutChunks(ctx, s, second, []rag.Chunk{{Ref: rag.Ref{StoreID: "vs_1", FileID: "file-3"}, Text: "x", EmbedderID: "e", Vector: []float32{1, 1}}}))

@@ -2,10 +2,12 @@ package storetest
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"bulkhead/fault"
+	"bulkhead/openai"
 	"bulkhead/tenant"
 )
 
@@ -24,7 +26,7 @@ func (w *world) join(s tenant.Scope, id, email, name, role string, projects ...t
 	w.t.Helper()
 	token, k := w.Minter().Mint(s, tenant.KeyInvite)
 	k.CreatedAt, k.ExpiresAt = epoch, time.Now().Add(time.Hour)
-	must(w.t, w.db.CreateInvite(w.ctx(), s, tenant.Invite{Key: k, Email: email, Role: role, Projects: projects}))
+	must(w.t, w.db.CreateInvite(w.ctx(), s, tenant.Invite{Key: k, Email: email, Role: role, Projects: projects}, 100))
 	return w.accept(token, id, name)
 }
 
@@ -64,7 +66,7 @@ func furnishPeople(t *testing.T, w *world, s tenant.Scope, name string, at time.
 	ctx, db := w.ctx(), w.db
 	w.join(s, "user_owner", "owner@example.com", name+" owner", "owner")
 	w.join(s, "user_same", "same@example.com", name+" person", "member", tenant.InviteProject{ID: "proj_same", Role: "member"})
-	must(t, db.CreateInvite(ctx, s, invited("invite-same", "pending@example.com", at)))
+	must(t, db.CreateInvite(ctx, s, invited("invite-same", "pending@example.com", at), 100))
 	must(t, db.CreateGroup(ctx, s, tenant.Group{ID: "group-same", Name: name + " group", CreatedAt: at}))
 	must(t, db.AddGroupUser(ctx, s, "group-same", "user_same"))
 	p := tenant.UsageRead
@@ -159,8 +161,8 @@ func changePeople(t *testing.T, w *world, s tenant.Scope) {
 	must(t, db.RemoveGroupUser(ctx, s, "group-same", "user_same"))
 	must(t, db.DeleteRole(ctx, s, "", "role-same"))
 	must(t, db.DeleteGroup(ctx, s, "group-same"))
-	must(t, db.CreateInvite(ctx, s, invited("invite-other", "pending@example.com", epoch))) // in place of the first
-	must(t, db.CreateInvite(ctx, s, invited("invite-same", "again@example.com", epoch)))
+	must(t, db.CreateInvite(ctx, s, invited("invite-other", "pending@example.com", epoch), 100)) // in place of the first
+	must(t, db.CreateInvite(ctx, s, invited("invite-same", "again@example.com", epoch), 100))
 	must(t, db.DeleteInvite(ctx, s, "invite-same"))
 	must(t, db.DeleteUser(ctx, s, "user_same"))
 }
@@ -191,8 +193,13 @@ func testSeparateInvites(t *testing.T, w *world, acme, beta tenant.Scope) {
 	t.Helper()
 	token, k := w.Minter().Mint(acme, tenant.KeyInvite)
 	k.CreatedAt, k.ExpiresAt = epoch, time.Now().Add(time.Hour)
-	must(t, w.db.CreateInvite(w.ctx(), acme, tenant.Invite{Key: k, Email: "new@example.com", Role: "member"}))
-	must(t, w.db.CreateInvite(w.ctx(), beta, invited(k.ID, "new@example.com", epoch)))
+	must(t, w.db.CreateInvite(w.ctx(), acme, tenant.Invite{Key: k, Email: "new@example.com", Role: "member"}, 100))
+	// There is room for one more of beta's, however many wait that are acme's.
+	pending, _, err := w.db.Invites(w.ctx(), beta, openai.Page{Limit: 100})
+	must(t, err)
+	pending = slices.DeleteFunc(pending, func(i tenant.Invite) bool { return !i.AcceptedAt.IsZero() })
+	must(t, w.db.CreateInvite(w.ctx(), beta, invited(k.ID, "new@example.com", epoch), len(pending)+1))
+	wantFault(t, w.db.CreateInvite(w.ctx(), beta, invited("invite-more", "more@example.com", epoch), len(pending)+1), fault.Invalid)
 	before := snapshot(t, w, beta)
 	w.accept(token, "user_new", "acme new")
 	if after := snapshot(t, w, beta); after != before {
@@ -217,10 +224,10 @@ func testPeople(t *testing.T, open Open) {
 	same(t, u.Role, "member")
 
 	// The same address twice, an invite twice.
-	wantFault(t, db.CreateInvite(ctx, s, invited("invite-x", "same@example.com", epoch)), fault.Conflict)
+	wantFault(t, db.CreateInvite(ctx, s, invited("invite-x", "same@example.com", epoch), 100), fault.Conflict)
 	token, k := w.Minter().Mint(s, tenant.KeyInvite)
 	k.CreatedAt, k.ExpiresAt = epoch, time.Now().Add(time.Hour)
-	must(t, db.CreateInvite(ctx, s, tenant.Invite{Key: k, Email: "once@example.com", Role: "manager"}))
+	must(t, db.CreateInvite(ctx, s, tenant.Invite{Key: k, Email: "once@example.com", Role: "manager"}, 100))
 	door, _, err := w.Invited(ctx, []byte(token))
 	must(t, err)
 	w.accept(token, "user_once", "Once")
@@ -259,8 +266,8 @@ func testPeople(t *testing.T, open Open) {
 	above("to delete a role with more", db.DeleteRole(ctx, manager, "", "role-same"))
 	invite := invited("invite-owner", "evil@example.com", epoch)
 	invite.Role = "owner"
-	above("to invite an owner", db.CreateInvite(ctx, manager, invite))
-	must(t, db.CreateInvite(ctx, s, invite))
+	above("to invite an owner", db.CreateInvite(ctx, manager, invite, 100))
+	must(t, db.CreateInvite(ctx, s, invite, 100))
 	above("to take back the invite of an owner", db.DeleteInvite(ctx, manager, "invite-owner"))
 	above("to revoke the company's key", db.RevokeKey(ctx, manager, "", s.KeyID()))
 	above("to revoke the key of one with more", db.RevokeKey(ctx, manager, "", "key_of_user"))
