@@ -9,10 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"bulkhead/egress"
 	"bulkhead/fault"
@@ -148,7 +149,7 @@ func NewClient(o Options) *Client {
 		return c
 	}
 	c.operator.plain = newH1(operator)
-	if os.Getenv("HTTP_PROXY")+os.Getenv("http_proxy") != "" { // else asking costs as much as the headers do
+	if httpproxy.FromEnvironment().HTTPProxy != "" { // else asking costs as much as the headers do
 		c.operator.proxy = operator.Proxy
 	}
 	if o.AllowPrivate { // else net/http refuses it
