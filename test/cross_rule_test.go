@@ -92,7 +92,7 @@ func expected(r web.Route, ops bool, c caller, project string, own bool) int {
 		return http.StatusBadRequest // the sandbox, which is all they reach, has none
 	case c.kind == tenant.KeyTest && strings.HasPrefix(r.Pattern, "/v1/responses/"):
 		return http.StatusNotFound
-	case c.token && strings.HasPrefix(r.Pattern, "/v1/responses/"):
+	case c.token && (strings.HasPrefix(r.Pattern, "/v1/responses/") || strings.HasPrefix(r.Pattern, "/v1/conversations/")):
 		return http.StatusNotFound // the company's, but not of the one whom the token names
 	case !own, absent(r):
 		return http.StatusNotFound
