@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"bulkhead/redisdb"
 	"bulkhead/test/servers"
 	"bulkhead/test/upstream"
 )
@@ -169,14 +168,7 @@ func TestIdempotencyFleet(t *testing.T) {
 	if code := lost(1); code != "idempotency_in_progress" {
 		t.Errorf("while it runs: %q", code)
 	}
-	c, err := redisdb.Open(server.Var("REDIS_URL"), redisdb.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.Do(t.Context(), "FLUSHALL"); err != nil {
-		t.Fatal(err)
-	}
+	redisDo(t, server.Var("REDIS_URL"), "FLUSHALL")
 	eventually(t, time.Minute, "the company is open again", func() bool {
 		code := lost(1)
 		if code != "idempotency_in_progress" && code != "unavailable" {
