@@ -148,7 +148,7 @@ func masterOf(t *testing.T, cluster *servers.Server, key string) (node int) {
 	t.Helper()
 	nodes := cluster.List("REDIS_NODES")
 	node = slices.IndexFunc(nodes, func(addr string) bool {
-		c, err := redisdb.Open("redis://"+addr, redisdb.Options{})
+		c, err := redisdb.Open("redis://"+addr, redisdb.Options{Timeout: 15 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
