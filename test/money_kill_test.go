@@ -106,6 +106,14 @@ func (w *wholeCalls) call(ctx context.Context, url, key string, from int) {
 			continue
 		}
 		a, err := tryAsk(ctx, http.MethodPost, url+"/v1/chat/completions", key, paidBody("Hi"+strings.Repeat("!", i%7), stream))
+		if err == nil && a.status == http.StatusServiceUnavailable { // Redis was too slow, or the company is being opened
+			select {
+			case <-time.After(50 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
 		if err != nil || a.status != http.StatusOK {
 			return
 		}

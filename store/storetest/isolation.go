@@ -45,6 +45,7 @@ func Isolation(t *testing.T, open Open) {
 
 	for _, part := range []func(){
 		func() { testSeparateViews(t, w, acme, beta) },
+		func() { testSeparateKeys(t, w, acme, beta) },
 		func() { testForeignIDs(t, w, acme, beta) },
 		func() { testSeparateAccountKeys(t, w, acme, beta) },
 		func() { testSeparateInvites(t, w, acme, beta) },
@@ -73,6 +74,27 @@ func testSeparateViews(t *testing.T, w *world, acme, beta tenant.Scope) {
 		seen := snapshot(t, w, c.scope)
 		if !strings.Contains(seen, c.own) || strings.Contains(seen, c.other) {
 			t.Fatalf("%s sees %s", c.own, seen)
+		}
+	}
+}
+
+// testSeparateKeys rotates and uses a key of acme where beta has one of the same id
+// and hash.
+func testSeparateKeys(t *testing.T, w *world, acme, beta tenant.Scope) {
+	t.Helper()
+	twin := key(acme.KeyID(), "proj_same", "svc_acct_same", epoch)
+	must(t, w.db.CreateKey(w.ctx(), beta, twin))
+	must(t, w.db.KeysUsed(w.ctx(), acme, []tenant.KeyUse{{Scope: acme, At: epoch.Add(time.Hour)}}))
+	k, err := w.db.LoadKey(w.ctx(), acme.ID(), "key_same")
+	must(t, err)
+	next := *k
+	next.Hash, next.Old = [32]byte{7}, &tenant.OldValue{Hash: k.Hash, Until: epoch.Add(time.Hour)}
+	must(t, w.db.RotateKey(w.ctx(), acme, next))
+	for id, want := range map[string]tenant.Key{twin.ID: twin, k.ID: *k} {
+		got, err := w.db.LoadKey(w.ctx(), beta.ID(), id)
+		must(t, err)
+		if got.Hash != want.Hash || !got.LastUsedAt.IsZero() || got.Old != nil {
+			t.Errorf("beta's key %s is %+v", id, got)
 		}
 	}
 }

@@ -238,6 +238,17 @@ func separateJobs(t *testing.T, w *world, acme, beta tenant.Scope, f func(what s
 	complete(t, w, acme, one, "another embedder", "acme one", "acme two")
 	f("a job", nil)
 
+	// The same discard in both: each takes its own, for the first time.
+	for _, s := range []tenant.Scope{acme, beta} {
+		must(t, db.DetachFile(ctx, s, "vs_same", "file-two"))
+		must(t, db.RetryJob(ctx, s, &rag.Job{Kind: rag.Discard, StoreID: "vs_same", FileID: "file-two"}, time.Unix(1, 0))) // before all there is
+	}
+	for _, s := range []tenant.Scope{acme, beta} {
+		own := take(t, w, s, map[tenant.Scope]string{beta: "embedder of beta", acme: "another embedder"}[s])
+		same(t, []any{own.Kind, own.FileID, own.Tries}, []any{rag.Discard, "file-two", 1})
+		must(t, db.FinishJob(ctx, s, own, rag.Done{}))
+		must(t, db.AttachFiles(ctx, s, "vs_same", []rag.StoreFile{held("vs_same", "file-two", "", epoch)}, nil, roomy))
+	}
 	// The same discards, of as many tries, in both: what is done to one is not to the other.
 	for _, s := range []tenant.Scope{acme, beta} {
 		must(t, db.DetachFile(ctx, s, "vs_same", "file-two"))
