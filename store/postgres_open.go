@@ -52,8 +52,9 @@ func openRuntime(ctx context.Context, o Options) (*DB, error) {
 	timeout := cmp.Or(o.StatementTimeout, defaultStatementTimeout)
 	ms := strconv.FormatInt(timeout.Milliseconds(), 10)
 	config.RuntimeParams["statement_timeout"] = ms
-	// A gateway that is frozen in a transaction must not hold up the others.
-	config.RuntimeParams["idle_in_transaction_session_timeout"] = ms
+	// A gateway that is frozen in a transaction, or cut off, must not hold up the
+	// others: it loses its locks well before they give up waiting for them.
+	config.RuntimeParams["idle_in_transaction_session_timeout"] = strconv.FormatInt(timeout.Milliseconds()/3, 10)
 	p := &postgres{
 		pool: newPGPool(config, cmp.Or(o.MaxConns, defaultMaxConns)),
 		// The server should be the one that stops a statement.
